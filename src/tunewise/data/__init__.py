@@ -1,0 +1,1 @@
+"""Examples: read, audited, split and counted."""

@@ -1,0 +1,153 @@
+"""What passes between the rooms: examples, requests and completions, in OpenAI's chat form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = Mapping[str, Any]
+"""A chat message: ``{"role": …, "content": …}``, optional ``tool_calls``, ``name``, ``weight``."""
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(done, total)`` while something long goes on."""
+
+
+def canonical_hash(value: object) -> str:
+    """SHA-256 (hex) of ``value`` written as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation with the answer that is wanted at its end.
+
+    Attributes:
+        id: unique in its data set; given by the row or derived from its content.
+        messages: the whole conversation; the last message is the wanted answer (role
+            ``assistant``), unless the row has none.
+        tools: tool definitions offered to the model, in OpenAI's form.
+        rejected: for preference data, the answer that is *not* wanted.
+        desirable: for single-answer preference data (KTO), whether the answer is a good one.
+        group: rows of one group (document, user, template) never stand in two splits.
+        time: ISO 8601 or a number; where all rows have one, splits are temporal.
+        split: ``train``, ``dev`` or ``test`` where the row itself says so.
+        documents: ids of the documents that hold the answer, for retrieval's recall.
+        metadata: everything else in the row; graders may use it.
+        source: ``file:line`` for messages to the user.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    rejected: Message | None = None
+    desirable: bool | None = None
+    group: str | None = None
+    time: str | float | None = None
+    split: str | None = None
+    documents: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The messages before the wanted answer."""
+        return self.messages[:-1] if self.target is not None else self.messages
+
+    @property
+    def target(self) -> Message | None:
+        """The wanted answer as a message, or None where the row has none."""
+        last = self.messages[-1] if self.messages else None
+        return last if last is not None and last.get("role") == "assistant" else None
+
+    @property
+    def answer(self) -> str:
+        """The text of the wanted answer; empty where there is none."""
+        return text_of(self.target) if self.target is not None else ""
+
+    @property
+    def user_text(self) -> str:
+        """What the user wrote: all ``user`` messages of the prompt, without system and shots."""
+        return "\n".join(text_of(m) for m in self.prompt if m.get("role") == "user")
+
+
+def text_of(message: Message) -> str:
+    """The text of a message whose content is a string, a list of parts, or absent."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping))
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to an engine. Equal requests to one model have equal keys.
+
+    Attributes:
+        messages: the conversation so far.
+        tools: tool definitions, in OpenAI's form.
+        max_tokens: most tokens of the answer.
+        temperature: 0 is greedy.
+        seed: for sampling, where the engine takes one.
+        stop: strings that end the answer.
+        json_schema: the answer must be JSON that fits this schema.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    json_schema: Mapping[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The request as plain JSON values."""
+        return {
+            "messages": [dict(m) for m in self.messages],
+            "tools": [dict(t) for t in self.tools],
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "stop": list(self.stop),
+            "json_schema": dict(self.json_schema) if self.json_schema is not None else None,
+        }
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the request, for caches and item files."""
+        return canonical_hash(self.as_dict())
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer, with what it took.
+
+    Attributes:
+        text: the answer's text; empty for a failed request.
+        tool_calls: in OpenAI's form (``{"function": {"name": …, "arguments": "<json>"}}``).
+        prompt_tokens, completion_tokens, cached_tokens: as counted by the engine.
+        latency_s: seconds from request to last token. In a batch: the batch's time per answer.
+        finish_reason: ``stop``, ``length``, ``tool_calls`` or None.
+        error: why the request failed; a failed request counts as a wrong answer.
+        score: a score in 0..1 given from outside (recorded candidates only).
+        request_key: the ``Request.key`` that led here.
+        seed: of the training run or sample that gave this answer, where several are recorded.
+    """
+
+    text: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    latency_s: float | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+    score: float | None = None
+    request_key: str | None = None
+    seed: int | None = None

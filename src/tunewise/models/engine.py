@@ -1,0 +1,39 @@
+"""The joint to whoever answers: a local model or any server that speaks the OpenAI API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from tunewise.data.chat import Completion, Progress, Request
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """One inference stack with one model.
+
+    Attributes:
+        model: the name under which answers are recorded.
+        revision: identifies the exact weights (hash or provider's revision); part of cache keys.
+    """
+
+    model: str
+    revision: str
+
+    def answer(
+        self, requests: Sequence[Request], progress: Progress | None = None
+    ) -> list[Completion]:
+        """Answer all requests, in order. A request that fails gives a completion with ``error``.
+
+        Raises:
+            ModelError: when nothing can be answered at all (no such model, no access).
+        """
+        ...
+
+    def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
+        """Tokens of the conversation as the model would see it."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and connections."""
+        ...

@@ -1,0 +1,1 @@
+"""The verdict for eyes: terminal, HTML, JSON."""

@@ -1,0 +1,1 @@
+"""Where training runs: one file a route."""

@@ -1,0 +1,1 @@
+"""Metrics: one answer, and a set."""

@@ -1,0 +1,340 @@
+"""The study file as a schema: it gives the YAML, its errors, the JSON Schema and the docs."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+CandidateKind = Literal[
+    "zero_shot",
+    "few_shot",
+    "rag",
+    "classifier",
+    "fine_tuned",
+    "fine_tuned+rag",
+    "recorded",
+]
+Effort = Literal["quick", "standard", "thorough"]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class Columns(Strict):
+    """Which column of the file holds what, where the names differ from the usual ones."""
+
+    input: str | None = Field(None, description="column with the question or text")
+    output: str | None = Field(None, description="column with the wanted answer")
+    messages: str | None = Field(None, description="column with a chat conversation")
+    rejected: str | None = Field(None, description="column with the answer that is not wanted")
+    id: str | None = Field(None, description="column with a unique row id")
+    group: str | None = Field(None, description="rows of one group never stand in two splits")
+    time: str | None = Field(None, description="column with a time; makes the split temporal")
+    documents: str | None = Field(
+        None, description="column with the id (or ids) of the document that holds the answer"
+    )
+    system: str | None = Field(None, description="column with a system prompt")
+
+
+class Data(Strict):
+    """Where the examples are."""
+
+    examples: str | None = Field(
+        None, description="file, folder or hub data set with all rows; Tunewise splits it"
+    )
+    train: str | None = Field(None, description="rows to learn from, where already split")
+    dev: str | None = Field(None, description="rows to choose on; cut from train if absent")
+    test: str | None = Field(None, description="rows for the one final test")
+    documents: str | None = Field(None, description="folder or file that retrieval searches")
+    columns: Columns = Field(default_factory=Columns, description="column names that differ")
+    encoding: str | None = Field(None, description="of the text files, if not UTF-8")
+    max_rows: PositiveInt | None = Field(
+        None, description="use this many rows, drawn by hash; the report says so"
+    )
+    max_test_rows: PositiveInt | None = Field(
+        None, description="test on this many rows, drawn by hash; the report says so"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if self.examples and self.train:
+            raise ValueError("give either `examples` or `train`, not both")
+        return self
+
+
+class Metric(Strict):
+    """The scorer and its options. A plain name is enough: ``metric: list_f1``."""
+
+    name: str = Field(description="name of a scorer, e.g. exact_match, list_f1, json_fields")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the scorer")
+
+
+class CandidateSpec(Strict):
+    """One way of getting answers. A plain kind is enough: ``- few_shot``."""
+
+    name: str = Field(description="how the report calls it; the kind by default")
+    kind: CandidateKind = Field(description="what it does")
+    model: str | None = Field(None, description="its own model, if not the study's")
+    prompt: str | list[str] | None = Field(
+        None, description="its own instructions; of several, the best on dev is taken"
+    )
+    k: list[PositiveInt] | None = Field(
+        None, description="numbers of shots (few_shot) or passages (rag) to choose from on dev"
+    )
+    selection: list[Literal["fixed", "nearest"]] | None = Field(
+        None, description="few_shot: the same shots for all rows, or each row's nearest"
+    )
+    orders: PositiveInt | None = Field(None, description="few_shot: orders tried on dev (3)")
+    passage_words: PositiveInt | None = Field(None, description="rag: words per passage (120)")
+    dense: str | None = Field(
+        None, description="rag: a sentence-embedding model searched beside BM25"
+    )
+    answers: str | list[str] | None = Field(None, description="recorded: file(s) with answers")
+    fine_tuned: bool | None = Field(None, description="recorded: made by a fine-tuned model")
+    usd_per_1k_requests: float | None = Field(
+        None, ge=0, description="known price per 1,000 requests, where no price file has it"
+    )
+    usd_per_month: float | None = Field(None, ge=0, description="hosting, US dollars a month")
+    usd_once: float | None = Field(None, ge=0, description="spent once, e.g. training")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_from_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if "name" not in value and "kind" in value:
+                return {**value, "name": value["kind"]}
+            if "kind" not in value and value.get("name") in _KINDS:
+                return {**value, "kind": value["name"]}
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", value):
+            raise ValueError("use letters, digits and _ . + - only, at most 64 of them")
+        return value
+
+    @model_validator(mode="after")
+    def _answers_go_with_recorded(self) -> CandidateSpec:
+        if self.kind == "recorded" and self.answers is None:
+            raise ValueError("a recorded candidate needs `answers: FILE.jsonl`")
+        if self.kind != "recorded" and self.answers is not None:
+            raise ValueError("`answers` goes with `kind: recorded`")
+        if self.kind != "recorded" and self.fine_tuned is not None:
+            raise ValueError("`fine_tuned` goes with `kind: recorded`")
+        return self
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether a fine-tuned model takes part in its answers."""
+        return self.kind.startswith("fine_tuned") or bool(self.fine_tuned)
+
+
+_KINDS = (
+    "zero_shot",
+    "few_shot",
+    "rag",
+    "classifier",
+    "fine_tuned",
+    "fine_tuned+rag",
+    "recorded",
+)
+
+
+class Lora(Strict):
+    """A low-rank adapter (Hu et al., 2106.09685). Defaults: verdict method, section 3."""
+
+    rank: PositiveInt = Field(16, description="rank of the update; 16 to 32 fits most tasks")
+    alpha: PositiveFloat | None = Field(None, description="scale; twice the rank by default")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = Field(
+        "all-linear", description="which layers; all of them learn better than attention alone"
+    )
+    rslora: bool = Field(False, description="rank-stabilised scaling (2312.03732)")
+    dora: bool = Field(False, description="magnitude and direction apart (2402.09353)")
+
+
+class FineTune(Strict):
+    """How to fine-tune."""
+
+    route: str = Field("local", description="where: local, or another installed route")
+    method: str = Field("sft", description="how it learns: sft")
+    adapter: Literal["lora", "full"] = Field(
+        "lora", description="train a small adapter, or all weights"
+    )
+    lora: Lora = Field(default_factory=Lora)
+    epochs: PositiveFloat | None = Field(None, description="passes over the rows; 3 by default")
+    learning_rate: PositiveFloat | list[PositiveFloat] | None = Field(
+        None, description="one value, or several to choose from on dev; swept by default"
+    )
+    batch_size: PositiveInt | None = Field(None, description="rows per optimiser step")
+    max_length: PositiveInt | None = Field(None, description="longest row in tokens")
+    seeds: list[int] | None = Field(None, description="training seeds; set by effort by default")
+    trained_rows: Literal["answers", "all_assistant", "all"] = Field(
+        "answers", description="which tokens are learnt: the last answer, all answers, everything"
+    )
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Target(Strict):
+    """What would be enough, and what would be worth having."""
+
+    minimal_gain: float = Field(
+        2.0, ge=0, le=100, description="points (0..100) that are worth having (the MID)"
+    )
+    score: float | None = Field(
+        None, ge=0, le=100, description="a score in points that is already enough"
+    )
+
+
+class Forgetting(Strict):
+    """What the model must still be able to do afterwards."""
+
+    suite: str | None = Field(
+        "general", description="`general` (ships with Tunewise), a JSONL file of yours, or null"
+    )
+    margin: float = Field(3.0, gt=0, le=100, description="points it may lose")
+    must_pass: str | None = Field(None, description="JSONL file of rows it may not lose at all")
+
+
+class Traffic(Strict):
+    """How much it will be used; turns cost per request into cost per month."""
+
+    requests_per_month: float | None = Field(None, ge=0)
+    horizon_months: PositiveFloat = Field(12.0, description="spread one-off costs over this")
+    value_per_correct: float | None = Field(
+        None, ge=0, description="US dollars that one more correct answer is worth"
+    )
+
+
+class Costs(Strict):
+    """Prices and limits, in US dollars. What is unknown is shown as unknown."""
+
+    prices: str | None = Field(None, description="a dated price file (YAML); see docs")
+    label: float | None = Field(None, ge=0, description="one more labelled row")
+    labels: int | None = Field(None, ge=0, description="rows yet to be labelled and paid")
+    hour: float | None = Field(None, ge=0, description="one hour of an engineer")
+    hours: float | None = Field(None, ge=0, description="engineer hours that fine-tuning takes")
+    retrains_per_year: float = Field(1.0, ge=0, description="base models retire; data drift")
+    cache_hit_rate: float = Field(
+        0.0, ge=0, le=1, description="share of static prompt tokens billed as cached"
+    )
+    max_usd: float | None = Field(None, ge=0, description="nothing is spent beyond this")
+
+
+class Server(Strict):
+    """A server that speaks the OpenAI API; use it as ``model: NAME:MODEL``."""
+
+    base_url: str = Field(description="for instance http://localhost:8000/v1")
+    api_key: str | None = Field(
+        None, description="`${NAME}` of an environment variable; never the key itself"
+    )
+    concurrency: PositiveInt = Field(8, description="requests under way at once")
+    timeout_s: PositiveFloat = Field(120.0)
+
+    @field_validator("api_key")
+    @classmethod
+    def _only_a_reference(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", value):
+            # The value itself must not be repeated here: it may be a real key.
+            raise ValueError("write `${NAME}` of an environment variable, not the key itself")
+        return value
+
+
+class Output(Strict):
+    """Limits that all candidates share."""
+
+    max_tokens: PositiveInt | None = Field(
+        None, description="longest answer; by default from the training answers' lengths"
+    )
+    json_schema: dict[str, Any] | str | None = Field(
+        None, description="answers must fit this JSON Schema (inline or a file); enforced"
+    )
+    stop: list[str] = Field(default_factory=list)
+
+
+def _metric(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _candidates(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [{"name": v, "kind": v} if isinstance(v, str) else v for v in value]
+
+
+class Study(Strict):
+    """One question asked of one task: would fine-tuning be worth it?"""
+
+    name: str = Field(description="letters, digits, dashes; names the folder of the results")
+    use_case: str = Field("", description="what it is for, in a sentence; stands in the report")
+    model: str | None = Field(
+        None,
+        description="tunewise/tiny, a hub id, a folder, openai:MODEL, or SERVER:MODEL",
+    )
+    prompt: str | list[str] | None = Field(
+        None, description="instructions that all candidates start from; several may be given"
+    )
+    data: Data = Field(default_factory=Data)
+    metric: Annotated[Metric, BeforeValidator(_metric)] = Field(description="what counts as right")
+    candidates: Annotated[list[CandidateSpec], BeforeValidator(_candidates)] | None = Field(
+        None, description="ways of answering; by default all that fit the data"
+    )
+    fine_tune: FineTune = Field(default_factory=FineTune)
+    target: Target = Field(default_factory=Target)
+    effort: Effort = Field("standard", description="sets pilot, sweep and seeds")
+    forgetting: Forgetting = Field(default_factory=Forgetting)
+    traffic: Traffic = Field(default_factory=Traffic)
+    costs: Costs = Field(default_factory=Costs)
+    output: Output = Field(default_factory=Output)
+    servers: dict[str, Server] = Field(default_factory=dict)
+    primary: tuple[str, str] | None = Field(
+        None,
+        description="recorded studies: the pair (with fine-tuning, without) named beforehand",
+    )
+    dev_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="recorded studies without dev answers: choose champions on this share, by hash",
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @field_validator("name")
+    @classmethod
+    def _folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+            raise ValueError("use letters, digits and _ . - only, at most 64 of them")
+        return value
+
+    @field_validator("candidates")
+    @classmethod
+    def _distinct(cls, value: list[CandidateSpec] | None) -> list[CandidateSpec] | None:
+        names = [c.name for c in value or []]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"two candidates are called {twice[0]!r}; give each its own `name`")
+        if value is not None and not value:
+            raise ValueError("the list is empty; name at least one candidate")
+        return value
+
+    @property
+    def only_recorded(self) -> bool:
+        """All answers were made elsewhere: no model is needed."""
+        return bool(self.candidates) and all(c.kind == "recorded" for c in self.candidates or [])

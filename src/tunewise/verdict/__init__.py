@@ -1,0 +1,1 @@
+"""Statistics, cost, forecast and decision: pure functions over numbers."""

@@ -1,0 +1,223 @@
+"""Every path on disk, locking and atomic writes. Nothing of a study lives anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewise.errors import WorkspaceError
+
+
+def default_root() -> Path:
+    """``$TUNEWISE_HOME``, or ``.tunewise`` in the current folder."""
+    return Path(os.environ.get("TUNEWISE_HOME") or ".tunewise").expanduser().absolute()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkspaceError(
+                "the disk is full; what was finished before is intact",
+                where=str(path.parent),
+                hint="Free some space (`tunewise clean` lists what can go) and run again.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise WorkspaceError(
+                "no permission to write here",
+                where=str(path.parent),
+                hint="Set TUNEWISE_HOME to a folder that you can write to.",
+            ) from error
+        raise
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` so that a reader or a crash sees the old file or the new one, never a part.
+
+    Raises:
+        WorkspaceError: when the disk is full or the folder cannot be written.
+    """
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """``write_bytes_atomic`` for text, as UTF-8."""
+    write_bytes_atomic(path, text.encode("utf-8", "surrogatepass"))
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """``write_bytes_atomic`` for JSON."""
+    write_text_atomic(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``.
+
+    Raises:
+        WorkspaceError: when the file is not JSON (it was changed by something else).
+    """
+    try:
+        return json.loads(path.read_text("utf-8", "surrogatepass"))
+    except json.JSONDecodeError as error:
+        raise WorkspaceError(
+            "not valid JSON, so it was not written by Tunewise as it stands",
+            where=str(path),
+            hint="Delete the file; the stage that made it runs again.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The folder of one study as resolved: ``studies/<name>/<hash>``."""
+
+    root: Path
+
+    @property
+    def stages(self) -> Path:
+        return self.root / "stages"
+
+    @property
+    def items(self) -> Path:
+        return self.root / "items"
+
+    @property
+    def answers(self) -> Path:
+        return self.root / "answers"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
+    def verdict(self) -> Path:
+        return self.root / "verdict.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+
+class Workspace:
+    """The folder where everything of all studies lies; private to its owner (0700)."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or default_root()).absolute()
+        with _disk_errors(self.root / "x"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+
+    def study(self, name: str, digest: str) -> StudyFolder:
+        """The folder of a study; made if it is not there yet."""
+        folder = StudyFolder(self.root / "studies" / name / digest[:12])
+        with _disk_errors(folder.root / "x"):
+            for path in (folder.stages, folder.items, folder.answers):
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def studies(self) -> list[StudyFolder]:
+        """All studies that lie here, the newest last."""
+        found = [p for p in (self.root / "studies").glob("*/*") if p.is_dir()]
+        return [StudyFolder(p) for p in sorted(found, key=lambda p: p.stat().st_mtime)]
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the one lock of study ``name``; the system frees it when the process ends.
+
+        Raises:
+            WorkspaceError: when another process holds it.
+        """
+        folder = self.root / "studies" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise WorkspaceError(
+                    f"another run works on this study (process {owner})",
+                    where=str(folder),
+                    hint="Wait for it, stop it, or give the study another `name`.",
+                ) from error
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    @property
+    def _ledger(self) -> Path:
+        return self.root / "test-ledger.jsonl"
+
+    def open_test(self, rows_hash: str, study: str, study_hash: str) -> int:
+        """Record that a study opened the test rows with this hash; return how often they were.
+
+        The ledger lies outside the studies, so that an edited study file does not make a test
+        set fresh again. The same study (same hash) opening it again, after a crash or to
+        recompute, is counted once.
+        """
+        entries = self.test_openings(rows_hash)
+        if not any(e["study_hash"] == study_hash for e in entries):
+            entry = {"rows": rows_hash, "study": study, "study_hash": study_hash}
+            with _disk_errors(self._ledger), self._ledger.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            entries.append(entry)
+        return len(entries)
+
+    def test_openings(self, rows_hash: str) -> list[dict[str, str]]:
+        """All recorded openings of the test rows with this hash, the oldest first."""
+        if not self._ledger.exists():
+            return []
+        found = []
+        for line in self._ledger.read_text("utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                entry = json.loads(line)
+                if entry.get("rows") == rows_hash:
+                    found.append(entry)
+        return found
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files below ``path``."""
+    return sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder of the workspace with everything in it."""
+    shutil.rmtree(path)
