@@ -6,10 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from tunewise.data.chat import Completion, Example, Progress, Request
+from tunewise.errors import StudyError
+
+
+class NotOfferedError(StudyError):
+    """A candidate that cannot be measured on these data; the others can.
+
+    The message is the reason, fit for the report beside the candidate's name.
+    """
 
 
 class Fitted(Protocol):
     """A candidate with everything chosen; it only answers."""
+
+    @property
+    def dev_completions(self) -> list[Completion] | None:
+        """The chosen setting's answers to all dev rows, in order; None where dev was empty."""
+        ...
 
     def answer(
         self, examples: Sequence[Example], progress: Progress | None = None
@@ -29,12 +42,25 @@ class Fitted(Protocol):
 class Candidate(Protocol):
     """One way of getting answers. Whatever there is to choose is chosen on dev, in ``fit``."""
 
-    name: str
-    kind: str
+    @property
+    def name(self) -> str:
+        """How the report calls it."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """As written in the study file."""
+        ...
 
     def fit(
         self,
         train: Sequence[Example],
         dev: Sequence[Example],
         progress: Progress | None = None,
-    ) -> Fitted: ...
+    ) -> Fitted:
+        """Choose on ``dev``, learn from ``train``.
+
+        Raises:
+            NotOfferedError: when these data cannot be answered this way.
+        """
+        ...

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from tunewise.data.chat import Completion, Example
+from tunewise.data.chat import Completion, Example, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +48,78 @@ class Scorer(Protocol):
 
     def aggregate(self, items: Sequence[ItemScore]) -> float:
         """The score of a set, in 0..1; the mean of the items unless ``corpus``."""
+        ...
+
+
+@runtime_checkable
+class ResampledScorer(Protocol):
+    """A corpus metric that can score many picked sets at once; all of Tunewise's own do."""
+
+    def aggregate_indices(
+        self, items: Sequence[ItemScore], index_matrix: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """The metric of each picked set, in 0..1, shape (sets,).
+
+        Args:
+            items: the stack that the numbers point into, shape (rows,).
+            index_matrix: row numbers, repeats allowed, shape (sets, rows per set).
+        """
+        ...
+
+
+@runtime_checkable
+class SetFigures(Protocol):
+    """A metric with more to say about a set than its one score."""
+
+    def figures(self, items: Sequence[ItemScore]) -> Mapping[str, float]:
+        """Further figures of a set by name (``precision``, ``valid_json``…), in 0..1."""
+        ...
+
+
+@runtime_checkable
+class SetWarnings(Protocol):
+    """A metric that can say when its own figures are to be doubted."""
+
+    def warnings(self, items: Sequence[ItemScore]) -> list[str]:
+        """Sentences for the report; empty where there is nothing to say."""
+        ...
+
+
+@runtime_checkable
+class BatchScorer(Protocol):
+    """A metric that is quicker on many answers at once: a judge that asks a model."""
+
+    def score_all(
+        self,
+        examples: Sequence[Example],
+        completions: Sequence[Completion],
+        progress: Progress | None = None,
+    ) -> list[ItemScore]:
+        """What ``score`` gives for each pair, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Which of two answers is better.
+
+    Attributes:
+        winner: ``one``, ``other`` or ``tie``.
+        details: both verdicts, lengths and, where something failed, the reason.
+    """
+
+    winner: Literal["one", "other", "tie"]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """1 where the first answer is better, 0 where the other is, 0.5 for a tie."""
+        return {"one": 1.0, "tie": 0.5, "other": 0.0}[self.winner]
+
+
+class PairScorer(Protocol):
+    """Compares two answers to one example."""
+
+    def compare(self, example: Example, one: Completion, other: Completion) -> Preference:
+        """Which is better. A failed answer loses; two failed answers tie."""
         ...

@@ -1,0 +1,92 @@
+"""Asking an engine on behalf of a candidate: what fits its context, and the fitted result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tunewise.data.chat import Completion, Example, Progress, Request
+from tunewise.errors import ModelError
+from tunewise.models.engine import Engine
+
+
+def context_length(engine: Engine) -> int | None:
+    """Tokens that prompt and answer may take together; None where the engine does not say."""
+    length = getattr(engine, "context_length", None)
+    return int(length) if length else None
+
+
+def fits(engine: Engine, request: Request) -> bool:
+    """Whether prompt and answer fit the engine's context; True where that is unknown."""
+    most = context_length(engine)
+    if most is None:
+        return True
+    try:
+        prompt = engine.count_tokens([dict(message) for message in request.messages])
+    except ModelError:
+        # A conversation that the model's chat template refuses: asking will give it an error.
+        return True
+    return prompt + request.max_tokens <= most
+
+
+def as_many_as_fit(
+    engine: Engine, build: Callable[[int], Request], most: int
+) -> tuple[Request, int]:
+    """The request with the most shots or passages that fit, and their number.
+
+    Args:
+        build: makes the request with that many; more of them never make it shorter.
+        most: how many there are at most.
+    """
+    request = build(most)
+    if most == 0 or fits(engine, request):
+        return request, most
+    low, high = 0, most - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(engine, build(middle)):
+            low = middle
+        else:
+            high = middle - 1
+    return build(low), low
+
+
+def ask(
+    engine: Engine, requests: Sequence[Request], progress: Progress | None = None
+) -> list[Completion]:
+    """The engine's answers, one a request."""
+    completions = engine.answer(requests, progress) if requests else []
+    if len(completions) != len(requests):
+        raise RuntimeError(f"{engine.model}: {len(requests)} requests, {len(completions)} answers")
+    return completions
+
+
+class AskedFitted:
+    """A fitted candidate whose answers come from an engine.
+
+    Attributes:
+        dev_completions: the answers to all dev rows, in order; None where dev was empty.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        request_for: Callable[[Example], Request],
+        chosen: Callable[[], Mapping[str, Any]],
+        dev_completions: list[Completion] | None,
+    ) -> None:
+        self._engine = engine
+        self._request_for = request_for
+        self._chosen = chosen
+        self.dev_completions = dev_completions
+
+    def request(self, example: Example) -> Request:
+        return self._request_for(example)
+
+    def answer(
+        self, examples: Sequence[Example], progress: Progress | None = None
+    ) -> list[Completion]:
+        return ask(self._engine, [self.request(e) for e in examples], progress)
+
+    def chosen(self) -> Mapping[str, Any]:
+        return self._chosen()

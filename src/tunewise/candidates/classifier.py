@@ -1,0 +1,232 @@
+"""A plain classifier, without any language model: often the honest winner.
+
+TF-IDF of words and character n-grams, or static sentence embeddings, with logistic regression.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunewise.candidates.answers import shape_of
+from tunewise.candidates.base import NotOfferedError
+from tunewise.candidates.dense import Encoder, load_encoder
+from tunewise.data.chat import Completion, Example, Progress, Request
+from tunewise.scoring.base import Scorer
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+C = (1.0, 10.0, 100.0)
+"""Inverse strengths of regularisation to choose from; weakest last."""
+_ROWS_TO_CHOOSE_C = 20_000
+_MOST_WEIGHTS = 5_000_000
+_BATCH = 256
+
+
+def offered(train: Sequence[Example]) -> bool | str:
+    """True where the answers are a small set of labels, else the reason why they are not."""
+    shape = shape_of(train)
+    if shape.reason is not None:
+        return shape.reason
+    if not any(row.user_text.strip() for row in train):
+        return "no training row has text to classify"
+    return True
+
+
+class _TfIdf:
+    """Word 1-2-grams and character 3-5-grams, sublinear, as one sparse matrix."""
+
+    name = "tf-idf"
+
+    def __init__(self, texts: Sequence[str], labels: int) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        most = max(1000, _MOST_WEIGHTS // labels // 2)
+        rare = 2 if len(texts) >= 1000 else 1
+        common: dict[str, Any] = {"sublinear_tf": True, "min_df": rare, "max_features": most}
+        self._parts = [
+            # Single characters are words too, here: "C" and "R" are labels' only trace at times.
+            TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **common),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **common),
+        ]
+        fitted = []
+        for part in self._parts:
+            try:
+                fitted.append(part.fit(texts))
+            except ValueError:  # no n-gram of this kind in any text
+                continue
+        self._parts = fitted
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        import numpy as np
+        from scipy.sparse import hstack
+
+        return hstack([part.transform(texts) for part in self._parts], format="csr").astype(
+            np.float32
+        )
+
+
+class ClassifierFitted:
+    """A fitted classifier.
+
+    Attributes:
+        dev_completions: its answers to all dev rows, in order; None where dev was empty.
+    """
+
+    def __init__(self, features: Any, model: LogisticRegression) -> None:
+        self._features = features
+        self._model = model
+        self._report: Mapping[str, Any] = {}
+        self.dev_completions: list[Completion] | None = None
+
+    def request(self, example: Example) -> Request | None:
+        return None
+
+    def answer(
+        self, examples: Sequence[Example], progress: Progress | None = None
+    ) -> list[Completion]:
+        """The most probable label of each row; ``latency_s`` is its batch's time per row."""
+        done: list[Completion] = []
+        for start in range(0, len(examples), _BATCH):
+            batch = examples[start : start + _BATCH]
+            begin = time.perf_counter()
+            labels = self._model.predict(self._features([row.user_text for row in batch]))
+            each = (time.perf_counter() - begin) / len(batch)
+            done.extend(
+                Completion(text=str(label), latency_s=each, finish_reason="stop")
+                for label in labels
+            )
+            if progress is not None:
+                progress(len(done), len(examples))
+        return done
+
+    def chosen(self) -> Mapping[str, Any]:
+        return self._report
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Logistic regression; its features and C are chosen on dev."""
+
+    name: str
+    scorer: Scorer
+    dense: str | None = None
+    seed: int = 0
+    kind: str = "classifier"
+
+    def fit(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        progress: Progress | None = None,
+    ) -> ClassifierFitted:
+        reason = offered(train)
+        if isinstance(reason, str):
+            raise NotOfferedError(
+                f"{self.name}: the answers are not a small set of labels: {reason}",
+                hint="Leave the classifier out, or answer with one label a row.",
+            )
+        rows = [row for row in train if row.answer.strip() and row.user_text.strip()]
+        counts = Counter(row.answer.strip() for row in rows)
+        most_likely = counts.most_common(1)[0]
+        kinds = self._features(rows, len(counts))
+        total = len(kinds) * len(C)
+        tried: list[dict[str, Any]] = []
+        leader: tuple[float, ClassifierFitted, float, str] | None = None
+        sample = self._sample(rows)
+        for name, features in kinds:
+            matrix = features([row.user_text for row in sample])
+            for c in C:
+                fitted = ClassifierFitted(features, _logistic(c, matrix, sample))
+                completions = fitted.answer(dev)
+                score = self._score(dev, completions)
+                tried.append({"features": name, "c": c, "dev_score": score, "dev_rows": len(dev)})
+                if leader is None or (score or 0.0) > leader[0]:
+                    fitted.dev_completions = completions if dev else None
+                    leader = (score or 0.0, fitted, c, name)
+                if progress is not None:
+                    progress(len(tried), total)
+        assert leader is not None
+        score, fitted, c, name = leader
+        if len(sample) < len(rows):
+            features = dict(kinds)[name]
+            fitted = ClassifierFitted(
+                features, _logistic(c, features([row.user_text for row in rows]), rows)
+            )
+            fitted.dev_completions = fitted.answer(dev) if dev else None
+            if fitted.dev_completions is not None:
+                score = self._score(dev, fitted.dev_completions) or 0.0
+        fitted._report = {
+            "features": name,
+            "c": c,
+            "labels": len(counts),
+            "train_rows": len(rows),
+            "majority": {"label": most_likely[0], "share": most_likely[1] / len(rows)},
+            "dev_score": score if dev else None,
+            "dev_evaluations": len(dev) * len(tried),
+            "tried": tried,
+            "notes": _notes(train, rows, sample),
+        }
+        return fitted
+
+    def _features(self, rows: Sequence[Example], labels: int) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = []
+        tf_idf = _TfIdf([row.user_text for row in rows], labels)
+        if tf_idf:
+            found.append((tf_idf.name, tf_idf))
+        if self.dense is not None:
+            encoder: Encoder = load_encoder(self.dense)
+            found.append((self.dense, encoder))
+        if not found:
+            raise NotOfferedError(f"{self.name}: the training rows hold no words to learn from")
+        return found
+
+    def _sample(self, rows: Sequence[Example]) -> list[Example]:
+        """Rows enough to choose C: drawn by seed, and one of each label at least."""
+        if len(rows) <= _ROWS_TO_CHOOSE_C:
+            return list(rows)
+        drawn = sorted(rows, key=lambda row: row.id)
+        random.Random(self.seed).shuffle(drawn)
+        seen = {row.answer.strip(): row for row in drawn}
+        kept = {row.id: row for row in (*seen.values(), *drawn[:_ROWS_TO_CHOOSE_C])}
+        return list(kept.values())
+
+    def _score(self, dev: Sequence[Example], completions: Sequence[Completion]) -> float | None:
+        if not dev:
+            return None
+        pairs = zip(dev, completions, strict=True)
+        return self.scorer.aggregate([self.scorer.score(e, c) for e, c in pairs])
+
+
+def _logistic(c: float, matrix: Any, rows: Sequence[Example]) -> LogisticRegression:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    # A tolerance of 1e-3 halves the time; predictions are the same within a row in a thousand.
+    model = LogisticRegression(C=c, tol=1e-3, max_iter=200)
+    # More threads make no sparse fit faster, and on a busy machine wait for one another.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # dev decides whether it is good
+        model.fit(matrix, [row.answer.strip() for row in rows])
+    return model
+
+
+def _notes(
+    train: Sequence[Example], rows: Sequence[Example], sample: Sequence[Example]
+) -> list[str]:
+    notes = []
+    if len(rows) < len(train):
+        notes.append(f"{len(train) - len(rows)} training rows without text or answer were not used")
+    if len(sample) < len(rows):
+        notes.append(f"C was chosen with {len(sample)} training rows, then all were used")
+    return notes

@@ -1,0 +1,200 @@
+"""Few-shot: solved examples as chat turns before the row.
+
+What is searched, one thing at a time to stay cheap: the number of shots, fixed or nearest; the
+order of the fixed ones, since order alone can decide between good and chance (Lu et al.,
+2104.08786); the instructions. Fixed shots stand before everything that differs between rows, so
+that engines and servers can reuse them. Nearest ones stand with the most similar last (Liu et
+al., 2101.06804).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+from tunewise.candidates.answers import AnswerShape, shape_of
+from tunewise.candidates.asking import AskedFitted, as_many_as_fit, ask, context_length, fits
+from tunewise.candidates.base import NotOfferedError
+from tunewise.candidates.choosing import DevSearch, Effort
+from tunewise.candidates.prompting import Limits
+from tunewise.candidates.shots import ShotPool, orders_of
+from tunewise.candidates.zero_shot import Wording, given_wordings, improved
+from tunewise.data.chat import Example, Progress, Request
+from tunewise.models.engine import Engine
+from tunewise.scoring.base import Scorer
+
+Selection = Literal["fixed", "nearest"]
+K = (4, 8, 16)
+_SMALLER_K = (1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class ShotOption:
+    """One way to choose and order shots.
+
+    Attributes:
+        k: how many shots.
+        fixed: the shots in their order; None where each row gets its nearest.
+        order: number of the order tried; 0 is the drawn one.
+        trimmed: ids of the rows that were too long for all shots.
+    """
+
+    engine: Engine
+    pool: ShotPool
+    wording: Wording
+    k: int
+    fixed: tuple[Example, ...] | None = None
+    order: int = 0
+    trimmed: set[str] = field(default_factory=set)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        how = {"selection": "nearest"} if self.fixed is None else {"selection": "fixed"}
+        order = {} if self.fixed is None else {"order": self.order}
+        return {**how, "k": self.k, **order, **self.wording.settings}
+
+    def shots(self, example: Example) -> Sequence[Example]:
+        """The shots for a row, before any is left out for length."""
+        if self.fixed is None:
+            return self.pool.nearest(example, self.k)
+        return [shot for shot in self.fixed if self.pool.allowed(shot, example)]
+
+    def request(self, example: Example) -> Request:
+        shots = self.shots(example)
+
+        def build(n: int) -> Request:
+            # Fixed shots go from the end, so that the shared start stays; of the nearest, the
+            # least similar go, which stand first.
+            kept = shots[len(shots) - n :] if self.fixed is None else shots[:n]
+            return self.wording.prompting.request(example, shots=kept)
+
+        request, n = as_many_as_fit(self.engine, build, len(shots))
+        if n < len(shots):
+            self.trimmed.add(example.id)
+        return request
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Shots chosen on dev: how many, which, in what order."""
+
+    name: str
+    engine: Engine
+    scorer: Scorer
+    limits: Limits
+    prompts: Sequence[str] = ()
+    labels: Sequence[str] | None = None
+    k: Sequence[int] | None = None
+    selection: Sequence[Selection] = ("fixed", "nearest")
+    orders: int = 3
+    seed: int = 0
+    effort: Effort = "standard"
+    kind: str = "few_shot"
+
+    def fit(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        progress: Progress | None = None,
+    ) -> AskedFitted:
+        pool = ShotPool(train, dev)
+        if not pool.rows:
+            raise NotOfferedError(
+                f"{self.name}: no training row can be shown as an example",
+                hint="Give training rows with answers that are not dev rows.",
+            )
+        shape = shape_of(train, self.labels)
+        wordings = given_wordings(train, self.prompts, self.limits)
+        if (better := improved(wordings[0], shape)) is not None:
+            wordings.append(better)
+        search: DevSearch[ShotOption] = DevSearch(
+            partial(ask, self.engine),
+            self.scorer,
+            dev,
+            effort=self.effort,
+            seed=self.seed,
+            expected=len(self._wanted) * len(self.selection) + self.orders + len(wordings) - 2,
+            progress=progress,
+        )
+        offered, notes = self._offered(pool, shape, wordings[0], search.first_rows or train)
+        for options in offered.values():
+            best = search.try_all(options)
+            if best.fixed is not None:
+                orders = orders_of(best.fixed, self.orders, self.seed)[1:]
+                search.try_each(
+                    replace(best, fixed=tuple(order), order=number, trimmed=set())
+                    for number, order in enumerate(orders, 1)
+                )
+        leader = search.leader
+        search.try_each(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
+        choice = search.settle()
+        option = choice.option
+
+        def chosen() -> dict[str, Any]:
+            ids = None if option.fixed is None else [shot.id for shot in option.fixed]
+            said = list(notes)
+            if option.trimmed:
+                said.append(
+                    f"{len(option.trimmed)} rows were too long for all {option.k} shots and "
+                    "were asked with fewer"
+                )
+            return {**choice.as_dict(), "shots": ids, "notes": said}
+
+        return AskedFitted(self.engine, option.request, chosen, choice.dev_completions)
+
+    @property
+    def _wanted(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.k or K)))
+
+    def _offered(
+        self,
+        pool: ShotPool,
+        shape: AnswerShape,
+        wording: Wording,
+        rows: Sequence[Example],
+    ) -> tuple[dict[Selection, list[ShotOption]], list[str]]:
+        """For each selection the options that most rows have room for, fewest shots first."""
+        drawn = tuple(pool.draw(self._wanted[-1], shape, self.seed)) if self._fixed else ()
+        rows = rows[:: max(1, len(rows) // 20)]
+        notes: list[str] = []
+
+        def options(ks: Sequence[int], selection: Selection) -> list[ShotOption]:
+            most = len(drawn) if selection == "fixed" else len(pool.rows)
+            made = [
+                ShotOption(
+                    self.engine, pool, wording, k, drawn[:k] if selection == "fixed" else None
+                )
+                for k in sorted({min(k, most) for k in ks} - {0})
+            ]
+            fitting = [option for option in made if _most_have_room(option, rows)]
+            notes.extend(
+                f"{option.k} {selection} shots do not fit the context of "
+                f"{context_length(self.engine)} tokens for most rows: left out"
+                for option in made
+                if option not in fitting
+            )
+            return fitting
+
+        offered = {s: options(self._wanted, s) or options(_SMALLER_K, s) for s in self.selection}
+        offered = {selection: found for selection, found in offered.items() if found}
+        if not offered:
+            raise NotOfferedError(
+                f"{self.name}: not even one example fits beside a row and its answer into the "
+                f"model's context of {context_length(self.engine)} tokens",
+                hint="Take a model with a longer context, or leave few_shot out.",
+            )
+        return offered, notes
+
+    @property
+    def _fixed(self) -> bool:
+        return "fixed" in self.selection
+
+
+def _most_have_room(option: ShotOption, rows: Sequence[Example]) -> bool:
+    room = [
+        fits(option.engine, option.wording.prompting.request(row, shots=option.shots(row)))
+        for row in rows
+    ]
+    return 2 * sum(room) >= len(room)

@@ -1,0 +1,184 @@
+"""The tuned model as a candidate, alone or with retrieval. Nothing is trained here.
+
+A tuned model is asked exactly as it was trained: `training_examples` gives the trainer the very
+messages that `fit` will send.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tunewise.candidates.asking import AskedFitted, ask
+from tunewise.candidates.base import NotOfferedError
+from tunewise.candidates.choosing import DevSearch, Option
+from tunewise.candidates.passages import HasText, Passage
+from tunewise.candidates.prompting import Limits
+from tunewise.candidates.rag import K, PassageOption, told
+from tunewise.candidates.retrieval import (
+    PASSAGE_WORDS,
+    Retrieval,
+    choose_ranking,
+    recall_report,
+)
+from tunewise.candidates.zero_shot import Wording, given_wordings
+from tunewise.data.chat import Example, Progress
+from tunewise.errors import TrainingError
+from tunewise.models.engine import Engine
+from tunewise.scoring.base import Scorer
+
+_ENOUGH_RECALL = 0.95
+_WITHOUT_SOURCE = 0.2
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """The tuned model with the study's first prompt: the zero-shot form that it was trained on."""
+
+    name: str
+    engine: Engine | None
+    scorer: Scorer
+    limits: Limits
+    prompts: Sequence[str] = ()
+    seed: int = 0
+    kind: str = "fine_tuned"
+
+    def training_examples(
+        self, train: Sequence[Example], dev: Sequence[Example] = ()
+    ) -> list[Example]:
+        """The rows as a trainer should see them; ``dev`` plays no part."""
+        prompting = self._wording(train).prompting
+        return [prompting.training_example(row) for row in train]
+
+    def fit(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        progress: Progress | None = None,
+    ) -> AskedFitted:
+        return _asked(self, self._wording(train), dev, progress)
+
+    def _wording(self, train: Sequence[Example]) -> Wording:
+        return given_wordings(train, self.prompts[:1], self.limits)[0]
+
+
+@dataclass(frozen=True)
+class FineTunedRag:
+    """The tuned model with passages, in training as in use.
+
+    The ranking and the number of passages are set before training, by recall on dev where rows
+    name their documents: the fewest passages with 95 % of the best recall. Where they name none,
+    the middle one of the numbers to choose from.
+    """
+
+    name: str
+    engine: Engine | None
+    scorer: Scorer
+    limits: Limits
+    documents: Sequence[HasText]
+    prompts: Sequence[str] = ()
+    k: Sequence[int] | None = None
+    passage_words: int = PASSAGE_WORDS
+    dense: str | None = None
+    seed: int = 0
+    kind: str = "fine_tuned+rag"
+
+    def training_examples(
+        self, train: Sequence[Example], dev: Sequence[Example] = ()
+    ) -> list[Example]:
+        """The rows with the passages found for them, distractors included.
+
+        Where a row names its document and retrieval missed it, its best passage takes the place of
+        a random distractor in four rows of five; the fifth stays without, so that the model also
+        learns what to do when retrieval fails (RAFT, 2403.10131).
+        """
+        retrieval, k = self._retrieval(dev)
+        prompting = told(self._wording(train).prompting)
+        return [
+            prompting.training_example(row, passages=self._for_training(row, retrieval, k))
+            for row in train
+        ]
+
+    def fit(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        progress: Progress | None = None,
+    ) -> AskedFitted:
+        retrieval, k = self._retrieval(dev)
+        option = PassageOption(_tuned(self), retrieval, self._wording(train), k)
+        fitted = _asked(self, option, dev, progress)
+        recall = recall_report(retrieval, dev, self._ks(retrieval), k)
+        plain = fitted.chosen()
+
+        def chosen() -> dict[str, Any]:
+            return {
+                **plain,
+                "passages": len(retrieval),
+                "passage_words": self.passage_words,
+                "dense": self.dense,
+                **recall,
+                "notes": option.notes(),
+            }
+
+        return AskedFitted(_tuned(self), option.request, chosen, fitted.dev_completions)
+
+    def _ks(self, retrieval: Retrieval) -> list[int]:
+        return sorted({min(k, len(retrieval)) for k in self.k or K})
+
+    def _retrieval(self, dev: Sequence[Example]) -> tuple[Retrieval, int]:
+        if not self.documents:
+            raise NotOfferedError(
+                f"{self.name}: there are no documents to search",
+                hint="Give a folder or file as `data.documents`.",
+            )
+        retrieval = Retrieval.over(
+            self.documents, passage_words=self.passage_words, dense=self.dense
+        )
+        ks = self._ks(retrieval)
+        if not any(row.documents for row in dev):
+            return retrieval, ks[len(ks) // 2]
+        retrieval, _ = choose_ranking(retrieval, dev, ks)
+        recall = retrieval.recall(dev, ks)
+        return retrieval, min(k for k in ks if recall[k] >= _ENOUGH_RECALL * max(recall.values()))
+
+    def _wording(self, train: Sequence[Example]) -> Wording:
+        return given_wordings(train, self.prompts[:1], self.limits)[0]
+
+    def _for_training(self, row: Example, retrieval: Retrieval, k: int) -> list[Passage]:
+        found = retrieval.top(row.user_text, k)
+        missed = not any(passage.document in row.documents for passage in found)
+        chance = random.Random(f"{self.seed}/{row.id}")
+        if row.documents and missed and chance.random() >= _WITHOUT_SOURCE:
+            sources = (retrieval.within(row.user_text, document) for document in row.documents)
+            source = next((passage for passage in sources if passage is not None), None)
+            if source is not None:
+                found[chance.randrange(len(found))] = source
+        return found
+
+
+def _asked(
+    candidate: FineTuned | FineTunedRag,
+    option: Option,
+    dev: Sequence[Example],
+    progress: Progress | None,
+) -> AskedFitted:
+    engine = _tuned(candidate)
+    search: DevSearch[Option] = DevSearch(
+        partial(ask, engine), candidate.scorer, dev, seed=candidate.seed, progress=progress
+    )
+    search.try_all([option])
+    choice = search.settle()
+    chosen = {**choice.as_dict(), "notes": []}
+    return AskedFitted(engine, option.request, lambda: chosen, choice.dev_completions)
+
+
+def _tuned(candidate: FineTuned | FineTunedRag) -> Engine:
+    if candidate.engine is None:
+        raise TrainingError(
+            f"{candidate.name}: there is no tuned model to ask", hint="Train it first."
+        )
+    return candidate.engine
