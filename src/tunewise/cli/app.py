@@ -1,0 +1,272 @@
+"""The commands. Each imports what it needs when it runs, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunewise import __version__
+
+if TYPE_CHECKING:
+    from tunewise.cli.progress import TerminalReporter
+
+app = typer.Typer(
+    name="tunewise",
+    help="Should I fine-tune a language model for this? Measure it, then do it.",
+    epilog="Start here: tunewise demo   ·   Your own data: tunewise init rows.jsonl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich's costs a quarter of a second at the door
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+GATE_EXIT_CODES = {"FINE_TUNE": 0, "DO_NOT_FINE_TUNE": 10, "UNDECIDED": 11, "INVALID": 12}
+
+StudyArgument = Annotated[Path, typer.Argument(help="The study file (YAML).", metavar="STUDY")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="Where results lie. [default: $TUNEWISE_HOME or .tunewise]"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the study, e.g. effort=quick."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"tunewise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = None,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: tunewise demo pattern --dir try-it")
+def demo(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help="format, knowledge, pattern; all three by default.", metavar="[KIND]…"),
+    ] = None,
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Where to write the data and studies.")
+    ] = Path("tunewise-demo"),
+    seed: Annotated[int, typer.Option(help="Of the data generator.")] = 0,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Three small studies, offline: fine-tuning wins one, retrieval one, prompting one."""
+    from tunewise.cli.show import show_demo
+    from tunewise.demo import run_demo
+
+    show_demo(run_demo(kinds or [], directory, seed, _reporter(quiet)), json_output)
+
+
+@app.command(epilog="Example: tunewise init rows.jsonl   then: tunewise run study.yaml")
+def init(
+    data: Annotated[str, typer.Argument(help="File, folder or hub data set with examples.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The study file to write.")] = Path(
+        "study.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Look at the data and write a study file: metric, candidates and why."""
+    from tunewise.cli.show import show_proposal
+    from tunewise.pipeline.propose import write_study
+
+    show_proposal(write_study(data, out, overwrite=force))
+
+
+@app.command(epilog="Example: tunewise audit train.jsonl --test test.jsonl --fix clean.jsonl")
+def audit(
+    data: Annotated[str, typer.Argument(help="File, folder or hub data set with examples.")],
+    test: Annotated[
+        str | None, typer.Option("--test", help="Test rows: look for leaks between the two.")
+    ] = None,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="OUT", help="Write the rows, safely mended.")
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", metavar="ROW", help="Show one row's tokens, coloured by mask."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Whose tokenizer counts with --tokens.")
+    ] = "tunewise/tiny",
+    json_output: JsonOption = False,
+) -> None:
+    """Look for broken rows, leaks, duplicates, contradictions and personal data."""
+    from tunewise.cli.show import show_audit, show_tokens
+
+    if tokens is not None:
+        from tunewise.pipeline.audits import row_tokens
+
+        show_tokens(row_tokens(data, tokens, model))
+        return
+    from tunewise.pipeline.audits import audit_files
+
+    outcome = audit_files(data, test=test, fix=fix, reporter=_reporter(json_output))
+    show_audit(outcome, data, fix, json_output)
+
+
+@app.command(epilog="Example: tunewise run study.yaml --set effort=quick")
+def run(
+    study: StudyArgument,
+    overrides: SetOption = None,
+    workspace: WorkspaceOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and its forecast; run nothing.")
+    ] = False,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            help="Exit with 0 FINE_TUNE, 10 DO_NOT_FINE_TUNE, 11 UNDECIDED or 12 INVALID.",
+        ),
+    ] = False,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """From the study file to a verdict. A stopped run goes on where it was."""
+    from tunewise.cli.show import show_outcome, show_plan
+    from tunewise.pipeline.run import plan_study, run_study
+    from tunewise.study.loading import load_study
+    from tunewise.workspace import Workspace
+
+    loaded = load_study(study, overrides=overrides or [])
+    reporter = _reporter(quiet or json_output)
+    if dry_run:
+        show_plan(plan_study(loaded, Workspace(workspace), reporter), json_output)
+        return
+    outcome = run_study(loaded, Workspace(workspace), reporter)
+    show_outcome(outcome, json_output)
+    if gate:
+        raise typer.Exit(GATE_EXIT_CODES[outcome.verdict.verdict])
+
+
+@app.command(epilog="Example: tunewise report study.yaml --json")
+def report(
+    study: StudyArgument,
+    overrides: SetOption = None,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compute the verdict again from the items on disk, offline, and write the report."""
+    from tunewise.cli.show import show_outcome
+    from tunewise.pipeline.run import report_study
+    from tunewise.study.loading import load_study
+    from tunewise.workspace import Workspace
+
+    loaded = load_study(study, overrides=overrides or [])
+    show_outcome(report_study(loaded, Workspace(workspace)), json_output)
+
+
+@app.command(epilog="Example: tunewise forecast study.yaml")
+def forecast(
+    study: StudyArgument,
+    overrides: SetOption = None,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """What a run would take: time, memory and money, before any is spent."""
+    run(study, overrides, workspace, dry_run=True, json_output=json_output, quiet=quiet)
+
+
+@app.command(epilog="Example: tunewise train study.yaml --set fine_tune.epochs=2")
+def train(
+    study: StudyArgument,
+    overrides: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Copy the tuned weights to this folder.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fine-tune only: no baselines, no test, no verdict."""
+    from tunewise.cli.show import show_training
+    from tunewise.pipeline.run import train_study
+    from tunewise.study.loading import load_study
+    from tunewise.workspace import Workspace
+
+    loaded = load_study(study, overrides=overrides or [])
+    reporter = _reporter(quiet or json_output)
+    show_training(train_study(loaded, Workspace(workspace), reporter, out), json_output)
+
+
+@app.command(epilog='Example: tunewise chat tunewise/tiny --message "Hello"')
+def chat(
+    model: Annotated[str, typer.Argument(help="tunewise/tiny, a folder, a hub id, openai:MODEL.")],
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", help="A tuned adapter on top of it.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help="Instructions.")] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Ask once and leave.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
+) -> None:
+    """Talk to a model, tuned or not."""
+    from tunewise.cli.talk import talk
+
+    talk(model, adapter, system, message, max_tokens)
+
+
+@app.command()
+def routes() -> None:
+    """Where fine-tuning can run: what is here, what is missing, how to get it."""
+    from tunewise.cli.show import show_routes
+
+    show_routes()
+
+
+@app.command()
+def schema(
+    verdict: Annotated[
+        bool, typer.Option("--verdict", help="Of verdict.json, not of the study file.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of the study file, for editors."""
+    import json
+
+    if verdict:
+        from tunewise.report.schema import json_schema
+    else:
+        from tunewise.study.loading import json_schema
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def clean(
+    workspace: WorkspaceOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it only show.")] = False,
+    keep: Annotated[int, typer.Option(help="Newest runs to keep of each study.")] = 1,
+) -> None:
+    """Show what old runs take on disk, and free it with --yes."""
+    from tunewise.cli.show import show_clean
+    from tunewise.workspace import Workspace
+
+    show_clean(Workspace(workspace), keep=keep, delete=yes)
+
+
+def _reporter(quiet: bool) -> TerminalReporter:
+    from rich.console import Console
+
+    from tunewise.cli.progress import TerminalReporter
+
+    return TerminalReporter(Console(stderr=True), quiet=quiet)

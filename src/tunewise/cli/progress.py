@@ -1,0 +1,87 @@
+"""A run as seen in a terminal: gates, bars with the time left, notes and warnings, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tunewise.data.chat import Progress as ProgressCall
+
+
+class TerminalReporter:
+    """Draws a run with rich. When stderr is no terminal it prints plain lines instead."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._started = time.monotonic()
+        self._live: Progress | None = None
+
+    def gate(self, gate: str, title: str) -> None:
+        if not self._quiet:
+            elapsed = time.monotonic() - self._started
+            self._console.print(
+                f"[bold]{gate}[/bold]  {title}  [dim]{elapsed:.0f} s[/dim]", highlight=False
+            )
+
+    @contextlib.contextmanager
+    def task(self, label: str) -> Iterator[ProgressCall]:
+        if self._quiet:
+            yield lambda done, total: None
+            return
+        if not self._console.is_terminal:
+            began = time.monotonic()
+            yield lambda done, total: None
+            self._console.print(f"    {label}: {time.monotonic() - began:.1f} s", highlight=False)
+            return
+        columns = (
+            TextColumn("    {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+        )
+        if self._live is not None:  # a task within a task: its own line under the same display
+            with self._line(self._live, label) as update:
+                yield update
+            return
+        with Progress(*columns, console=self._console, transient=True) as live:
+            self._live = live
+            try:
+                with self._line(live, label) as update:
+                    yield update
+            finally:
+                self._live = None
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _line(live: Progress, label: str) -> Iterator[ProgressCall]:
+        task = live.add_task(label, total=None)
+
+        def update(done: int, total: int) -> None:
+            live.update(task, completed=done, total=total or None)
+
+        try:
+            yield update
+        finally:
+            live.remove_task(task)
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(f"    {text}", highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        self._console.print("    [yellow]warning[/yellow] ", end="", highlight=False)
+        self._console.print(text, highlight=False, markup=False)

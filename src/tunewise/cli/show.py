@@ -1,0 +1,236 @@
+"""Results on stdout: for people, or as JSON and nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tunewise.report import format as fmt
+from tunewise.report.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunewise.demo import DemoRun
+    from tunewise.pipeline.audits import AuditOutcome, RowTokens
+    from tunewise.pipeline.propose import Written
+    from tunewise.pipeline.run import Outcome, Plan, PlannedCandidate
+    from tunewise.report.document import TrainingRun
+    from tunewise.workspace import Workspace
+
+_STYLES = {
+    "FINE_TUNE": "bold green",
+    "DO_NOT_FINE_TUNE": "bold blue",
+    "UNDECIDED": "bold yellow",
+    "INVALID": "bold red",
+    "error": "bold red",
+    "warning": "yellow",
+    "info": "dim",
+}
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def show_outcome(outcome: Outcome, as_json: bool) -> None:
+    """A verdict."""
+    if as_json:
+        sys.stdout.write(outcome.verdict.to_json())
+        return
+    from tunewise.report.terminal import print_verdict
+
+    print_verdict(outcome.verdict, Console(), report=outcome.report)
+
+
+def show_demo(runs: Sequence[DemoRun], as_json: bool) -> None:
+    """The demonstrations' verdicts side by side."""
+    if as_json:
+        _print_json({r.kind: json.loads(r.outcome.verdict.to_json()) for r in runs})
+        return
+    console = Console()
+    table = Table(title="The same question, asked of different tasks", title_justify="left")
+    for column in ("demo", "verdict", "use", "why"):
+        table.add_column(column, overflow="fold", ratio=3 if column == "why" else None)
+    for run in runs:
+        verdict = run.outcome.verdict
+        word = Text(verdict.verdict.replace("_", " "), style=_STYLES[verdict.verdict])
+        table.add_row(run.kind, word, verdict.use or "–", verdict.headline)
+    console.print(table)
+    for run in runs:
+        console.print(f"{run.kind}: {run.outcome.report}", soft_wrap=True, highlight=False)
+    console.print(
+        f"\nChange a study and run it again: tunewise run {runs[0].study}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def show_proposal(written: Written) -> None:
+    """A study file that `init` wrote, and why it looks so."""
+    console = Console()
+    proposal = written.proposal
+    console.print(Text(f"Wrote {written.path}", style="bold"), soft_wrap=True)
+    for reason in proposal.reasons:
+        console.print(Text(f"  {visible(reason)}"))
+    for warning in proposal.warnings:
+        console.print(Text(f"  Note: {visible(warning)}", style="yellow"))
+    console.print(f"Next: tunewise run {written.path}", soft_wrap=True, highlight=False)
+
+
+def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bool) -> None:
+    """What an audit found."""
+    if as_json:
+        _print_json(outcome.as_dict())
+        return
+    console = Console()
+    report = outcome.report
+    rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in report.rows.items())
+    console.print(f"[bold]{rows or 'no'}[/bold] rows in {report.seconds:.1f} s", highlight=False)
+    if report.left_out:
+        console.print(f"{fmt.count(report.left_out)} rows cannot be used", style="red")
+    for finding in report.findings:
+        line = Text(f"{finding.severity:8}", style=_STYLES[finding.severity])
+        line.append(f"{fmt.count(finding.count):>7}  {visible(finding.message)}", style="default")
+        console.print(line)
+        console.print(Text(f"{'':17}{', '.join(finding.rows[:6])}", style="dim"), soft_wrap=True)
+        if finding.severity != "info":
+            console.print(Text(f"{'':17}{visible(finding.fix)}"))
+    if not report.findings:
+        console.print("Nothing to complain about.")
+    if outcome.mde is not None:
+        console.print(f"This test set shows gains from about {fmt.points(outcome.mde)} points on.")
+    if outcome.fixes is not None:
+        changes = ", ".join(f"{n} {code}" for code, n in outcome.fixes.counts.items()) or "nothing"
+        console.print(f"Wrote {outcome.fixes.written} rows to {fixed}; changed: {changes}")
+    elif any(f.safe_fix for f in report.findings):
+        console.print(f"Some of it can be mended: tunewise audit {data} --fix clean.jsonl")
+
+
+def show_tokens(row: RowTokens) -> None:
+    """One row's tokens: what is learnt in colour, what is only read dim."""
+    console = Console()
+    text = Text()
+    for token, weight in row.tokens:
+        text.append(token.replace("\n", "⏎\n"), style="bold green" if weight else "dim")
+    learnt = sum(1 for _, weight in row.tokens if weight)
+    console.print(text)
+    console.print(f"\n{row.id}: {len(row.tokens)} tokens, {learnt} learnt (green).", markup=False)
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    """What a run would take."""
+    if as_json:
+        _print_json(asdict(plan))
+        return
+    console = Console()
+    rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in plan.rows.items())
+    console.print(f"[bold]{plan.study}[/bold]: {rows} rows", highlight=False)
+    console.print(f"The test shows gains from about {fmt.points(plan.mde)} points on.")
+    table = Table()
+    for column in ("candidate", "model", "requests", "prompt tokens", "USD", "training"):
+        table.add_column(column)
+    for one in plan.candidates:
+        table.add_row(
+            one.name,
+            one.model or "–",
+            fmt.count(one.requests) if one.requests else "–",
+            fmt.compact(one.prompt_tokens) if one.prompt_tokens is not None else "–",
+            fmt.money(one.usd) if one.usd is not None else "unknown",
+            _training(one),
+        )
+    console.print(table)
+    console.print("At most; nothing was asked or trained yet.", style="dim")
+    if plan.max_usd is not None:
+        console.print(f"Limit: {fmt.money(plan.max_usd)}")
+
+
+def _training(one: PlannedCandidate) -> str:
+    if one.training is None:
+        return "–"
+    seconds, memory = one.training["seconds"], one.training["peak_memory_bytes"]
+    parts = [f"{one.runs} ×"]
+    parts.append(fmt.duration(seconds) if seconds is not None else "unknown time")
+    if memory is not None:
+        parts.append(fmt.memory(memory / 1e6))
+    return " ".join(parts)
+
+
+def show_training(runs: Iterable[TrainingRun], as_json: bool) -> None:
+    """What was trained."""
+    if as_json:
+        _print_json([run.model_dump(mode="json") for run in runs])
+        return
+    console = Console()
+    for run in runs:
+        console.print(
+            f"[bold]{run.candidate}[/bold]: {run.steps} steps, "
+            f"{fmt.duration(run.seconds)}, learning rate {run.learning_rate:g}",
+            highlight=False,
+        )
+        if run.dev_loss:
+            losses = " → ".join(f"{loss:.3f}" for _, loss in run.dev_loss)
+            console.print(f"dev loss {losses}")
+        console.print(f"weights: {run.tuned_model}", soft_wrap=True, highlight=False)
+        console.print(
+            f"Try it: tunewise chat {run.model} --adapter {run.tuned_model}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def show_routes() -> None:
+    """Where fine-tuning can run."""
+    import importlib.util
+
+    from tunewise.routes.base import routes
+
+    table = Table()
+    for column in ("route", "here", "how"):
+        table.add_column(column, overflow="fold")
+    for name, origin in routes().items():
+        missing = [
+            m for m in ("torch", "transformers", "peft") if importlib.util.find_spec(m) is None
+        ]
+        if name != "local":
+            table.add_row(name, "yes", f"from {origin}")
+        elif missing:
+            table.add_row(name, "no", 'pip install "tunewise[local]"')
+        else:
+            table.add_row(name, "yes", "this machine, LoRA or all weights")
+    Console().print(table)
+
+
+def show_clean(workspace: Workspace, *, keep: int, delete: bool) -> None:
+    """What lies in the workspace, and what can go."""
+    from tunewise.workspace import folder_size, remove_folder
+
+    console = Console()
+    console.print(
+        f"{workspace.root}: {fmt.memory(folder_size(workspace.root) / 1e6)}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    by_name: dict[str, list[Path]] = {}
+    for study in workspace.studies():
+        by_name.setdefault(study.root.parent.name, []).append(study.root)
+    old = [path for paths in by_name.values() for path in paths[: max(0, len(paths) - keep)]]
+    for path in old:
+        size = fmt.memory(folder_size(path) / 1e6)
+        console.print(f"  {path.relative_to(workspace.root)}  {size}", highlight=False)
+        if delete:
+            remove_folder(path)
+    if not old:
+        console.print("No old runs to remove.")
+    elif delete:
+        console.print(f"Removed {len(old)} old runs.")
+    else:
+        console.print("Remove them: tunewise clean --yes")

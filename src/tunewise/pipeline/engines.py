@@ -1,0 +1,111 @@
+"""The engines of one study: opened once, counted against the budget, closed at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewise.data.chat import Completion
+from tunewise.errors import BudgetError, StudyError
+from tunewise.models.engine import Engine
+from tunewise.models.names import parse_model
+from tunewise.models.opening import open_engine
+from tunewise.study.keys import resolve_key
+from tunewise.study.prices import Prices
+from tunewise.study.schema import Study
+
+
+class Engines:
+    """Opens models by name and keeps them; what hosted models bill is added up.
+
+    Args:
+        study: names the servers and ``costs.max_usd``.
+        prices: what hosted models bill; needed where ``max_usd`` is set.
+        answers: folder where every raw answer is kept.
+    """
+
+    def __init__(self, study: Study, prices: Prices | None, answers: Path) -> None:
+        self._study = study
+        self._prices = prices
+        self._answers = answers
+        self._open: dict[tuple[str, Path | None], Engine] = {}
+        self.spent_usd = 0.0
+
+    def get(self, spec: str, adapter: Path | None = None) -> Engine:
+        """The engine for a model, with an adapter or without.
+
+        Raises:
+            ModelError: no such model, no key, no access.
+            StudyError: a budget is set and the price of this hosted model is unknown.
+        """
+        key = (spec, adapter)
+        if key not in self._open:
+            meter = None
+            if not parse_model(spec, self._study.servers).is_local:
+                meter = _Meter(self, spec)
+                if self._study.costs.max_usd is not None and meter.unknown:
+                    raise StudyError(
+                        f"`costs.max_usd` is set, but the price of {spec} is unknown",
+                        where="costs.prices",
+                        hint="Add the model's `input` and `output` price, or remove `max_usd`.",
+                    )
+            self._open[key] = open_engine(
+                spec,
+                servers=self._study.servers,
+                adapter=adapter,
+                cache_dir=self._answers,
+                key_resolver=resolve_key,
+                spend=meter,
+            )
+        return self._open[key]
+
+    def drop(self, spec: str, adapter: Path | None) -> None:
+        """Close one engine that is not needed any more."""
+        engine = self._open.pop((spec, adapter), None)
+        if engine is not None:
+            engine.close()
+
+    def close(self) -> None:
+        """Close them all."""
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()
+
+    def pay(self, usd: float) -> None:
+        """Add to what the study has spent.
+
+        Raises:
+            BudgetError: that is more than ``costs.max_usd``.
+        """
+        self.spent_usd += usd
+        limit = self._study.costs.max_usd
+        if limit is not None and self.spent_usd > limit:
+            raise BudgetError(
+                f"the study has spent {self.spent_usd:.2f} US dollars, its limit is {limit:.2f}",
+                where="costs.max_usd",
+                hint="Raise the limit and run again: answers that were paid for are kept.",
+            )
+
+
+class _Meter:
+    """Adds up what one hosted model bills."""
+
+    def __init__(self, engines: Engines, spec: str) -> None:
+        self._engines = engines
+        price = engines._prices.models.get(spec) if engines._prices else None
+        self._price = price
+        self.unknown = price is None or (
+            (price.input is None or price.output is None) and price.usd_per_request is None
+        )
+
+    def __call__(self, completion: Completion) -> None:
+        if self.unknown or self._price is None:
+            return
+        price = self._price
+        cached = completion.cached_tokens or 0
+        fresh = (completion.prompt_tokens or 0) - cached
+        per_million = (
+            fresh * (price.input or 0.0)
+            + cached * (price.cached if price.cached is not None else price.input or 0.0)
+            + (completion.completion_tokens or 0) * (price.output or 0.0)
+        )
+        self._engines.pay(per_million / 1e6 + (price.usd_per_request or 0.0))

@@ -1,0 +1,238 @@
+"""What the numbers mean in words: the checklist, the worked examples, the next steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tunewise.data.chat import Example, text_of
+from tunewise.pipeline.store import Item
+from tunewise.report.document import Answer, CandidateRow, Verdict, WorkedAnswer, WorkedExample
+from tunewise.study.schema import Study
+
+_MOST_EXAMPLES = 6
+
+
+def checklist(study: Study, verdict: Verdict) -> list[Answer]:
+    """The questions to ask before fine-tuning, each answered from what was measured."""
+    return [
+        Answer(
+            question="What is the use case?",
+            answer=study.use_case or "Not stated. Add `use_case` to the study file.",
+            ok=bool(study.use_case) or None,
+        ),
+        _alternatives(verdict.candidates),
+        _tunable(study, verdict),
+        _effort(study),
+        _compute(verdict),
+        _data(verdict),
+        _quality(verdict),
+        _tokens(verdict),
+        _reuse(verdict),
+    ]
+
+
+def _alternatives(rows: Sequence[CandidateRow]) -> Answer:
+    tried = [r for r in rows if not r.fine_tuned and r.score is not None]
+    question = "Have prompting and retrieval been tried, and measured?"
+    if not tried:
+        return Answer(question=question, answer="No alternative was measured.", ok=False)
+    parts = ", ".join(f"{r.name} {r.score:.1f}" for r in tried)
+    missing = [k for k in ("few_shot", "rag") if k not in {r.kind for r in rows}]
+    text = f"Yes: {parts} points."
+    recorded = all(r.kind == "recorded" for r in tried)
+    if missing and not recorded:
+        text += f" Not among them: {', '.join(missing)}."
+    return Answer(question=question, answer=text, ok=recorded or "few_shot" not in missing)
+
+
+def _tunable(study: Study, verdict: Verdict) -> Answer:
+    question = "Can the model be fine-tuned?"
+    if verdict.training:
+        run = verdict.training[0]
+        text = f"Yes: {run.model} was tuned here by the {run.route} route ({run.method})."
+        return Answer(question=question, answer=text, ok=True)
+    if any(r.fine_tuned for r in verdict.candidates):
+        return Answer(question=question, answer="Yes: tuned answers were given.", ok=True)
+    name = study.model or "the model"
+    return Answer(question=question, answer=f"Not tried with {name} in this study.", ok=None)
+
+
+def _effort(study: Study) -> Answer:
+    hours, hour = study.costs.hours, study.costs.hour
+    question = "Cost: how much effort does it take?"
+    if hours is None:
+        return Answer(question=question, answer="Unknown. Set `costs.hours` and `costs.hour`.")
+    text = f"{hours:g} engineer hours"
+    if hour is not None:
+        text += f", {hours * hour:,.0f} US dollars"
+    return Answer(question=question, answer=text + f"; {_retrains(study)}.")
+
+
+def _retrains(study: Study) -> str:
+    times = study.costs.retrains_per_year
+    return f"trained again {times:g} time{'' if times == 1 else 's'} a year"
+
+
+def _compute(verdict: Verdict) -> Answer:
+    question = "Cost: how much compute does it take?"
+    runs = [r for r in verdict.training if r.seconds is not None]
+    if not runs:
+        return Answer(question=question, answer="Nothing was trained here.")
+    seconds = sum(r.seconds or 0.0 for r in runs)
+    memory = max((r.peak_memory_mb or 0.0) for r in runs)
+    text = f"{len(runs)} training run{'s' if len(runs) != 1 else ''}, {seconds:.0f} s in all"
+    if memory:
+        text += f", at most {memory:,.0f} MB of memory"
+    return Answer(question=question, answer=text + ".")
+
+
+def _data(verdict: Verdict) -> Answer:
+    rows = verdict.audit.rows
+    errors = [f for f in verdict.audit.findings if f.severity == "error"]
+    text = ", ".join(f"{n:,} {split}" for split, n in rows.items()) or "no rows of our own"
+    text = f"{text}."
+    if errors:
+        text += f" The audit found errors: {'; '.join(f.message for f in errors[:2])}"
+    curve = verdict.learning_curve
+    if curve.more_data is not None:
+        text += " More data would help." if curve.more_data else " More data would not help much."
+    return Answer(question="Cost: is there enough good data?", answer=text, ok=not errors)
+
+
+def _quality(verdict: Verdict) -> Answer:
+    question = "Benefit: is the quality better than the best baseline?"
+    primary = verdict.primary
+    if primary.gain is None or primary.interval is None:
+        return Answer(question=question, answer="Not measured on the test rows.")
+    low, high = primary.interval
+    wanted = primary.minimal_gain or 0.0
+    text = (
+        f"{primary.gain:+.1f} points against {primary.without} "
+        f"(95 % interval {low:+.1f} to {high:+.1f}); {wanted:g} were asked for."
+    )
+    ok = True if low > wanted else (False if high <= wanted else None)
+    return Answer(question=question, answer=text, ok=ok)
+
+
+def _tokens(verdict: Verdict) -> Answer:
+    question = "Benefit: does it take fewer tokens?"
+    by_name = {r.name: r for r in verdict.candidates}
+    with_ = by_name.get(verdict.primary.with_ or "")
+    without = by_name.get(verdict.primary.without or "")
+    if (
+        with_ is None
+        or without is None
+        or with_.tokens_per_request is None
+        or without.tokens_per_request is None
+    ):
+        return Answer(question=question, answer="Unknown: one of the two counts no tokens.")
+    a, b = with_.tokens_per_request, without.tokens_per_request
+    text = f"{a:,.0f} tokens a request against {b:,.0f} with {without.name}."
+    return Answer(question=question, answer=text, ok=a < b)
+
+
+def _reuse(verdict: Verdict) -> Answer:
+    question = "Benefit: can the result be used elsewhere?"
+    tuned = [r.tuned_model for r in verdict.training if r.tuned_model]
+    if not tuned:
+        return Answer(question=question, answer="There is no tuned model.")
+    kept = {
+        "passed": "what it could do before is kept",
+        "failed": "it lost some of what it could do before",
+        "unproven": "whether it kept what it could do before is not proven",
+        "unmeasured": "whether it kept what it could do before was not measured",
+    }[verdict.forgetting.status]
+    ok = {"passed": True, "failed": False}.get(verdict.forgetting.status)
+    return Answer(question=question, answer=f"The weights are yours; {kept}.", ok=ok)
+
+
+def worked_examples(
+    examples: Mapping[str, Example],
+    items: Mapping[str, Sequence[Item]],
+    primary: tuple[str | None, str | None],
+) -> list[WorkedExample]:
+    """Test rows where the candidates differ, the two champions' differences first.
+
+    Args:
+        examples: by id.
+        items: of each candidate, on test.
+        primary: names of the champion with and without fine-tuning.
+    """
+    scores = {name: {i.id: i for i in rows} for name, rows in items.items()}
+    with_, without = primary
+    ranked: list[tuple[float, str]] = []
+    for id_ in examples:
+        found = [by_id[id_].score for by_id in scores.values() if id_ in by_id]
+        if len(found) < 2 or max(found) == min(found):
+            continue
+        gap = 0.0
+        if with_ in scores and without in scores:
+            one, other = scores[with_].get(id_), scores[without].get(id_)
+            if one is not None and other is not None:
+                gap = one.score - other.score
+        ranked.append((gap, id_))
+    better = sorted((r for r in ranked if r[0] > 0), key=lambda r: (-r[0], r[1]))
+    worse = sorted((r for r in ranked if r[0] < 0), key=lambda r: (r[0], r[1]))
+    same = sorted((r for r in ranked if r[0] == 0), key=lambda r: r[1])
+    half = _MOST_EXAMPLES // 2
+    chosen = (better[:half] + worse[:half] + same + better[half:] + worse[half:])[:_MOST_EXAMPLES]
+    return [
+        WorkedExample(
+            id=id_,
+            input=_shown_input(examples[id_]),
+            wanted=examples[id_].answer,
+            answers=[
+                WorkedAnswer(candidate=name, text=_shown_answer(by_id[id_]), score=by_id[id_].score)
+                for name, by_id in scores.items()
+                if id_ in by_id
+            ],
+        )
+        for _, id_ in chosen
+    ]
+
+
+def _shown_input(example: Example) -> str:
+    return example.user_text or "\n".join(text_of(m) for m in example.prompt)
+
+
+def _shown_answer(item: Item) -> str:
+    if item.error:
+        return f"(failed: {item.error})"
+    if item.answer:
+        return item.answer
+    return "; ".join(
+        f"{c.get('function', {}).get('name')}({c.get('function', {}).get('arguments')})"
+        for c in item.tool_calls
+    )
+
+
+def next_steps(study: Study, verdict: Verdict) -> list[str]:
+    """What to do now, most useful first."""
+    steps: list[str] = []
+    tuned = [r for r in verdict.training if r.candidate == verdict.use and r.tuned_model]
+    if verdict.verdict == "FINE_TUNE":
+        if tuned:
+            steps.append(f"Try it: tunewise chat {study.model} --adapter {tuned[0].tuned_model}")
+        if verdict.cost.status == "unknown":
+            steps.append("Add `costs.prices` and `traffic` to the study to see what it saves.")
+        if verdict.forgetting.status == "unmeasured":
+            steps.append("Forgetting was not measured; list rows that must not break.")
+    elif verdict.verdict == "DO_NOT_FINE_TUNE":
+        if verdict.use:
+            steps.append(f"Ship {verdict.use}; its settings stand in the report.")
+        if verdict.learning_curve.more_data:
+            steps.append("More training rows may change this: the learning curve still rises.")
+    elif verdict.verdict == "UNDECIDED":
+        if verdict.primary.labels_needed:
+            more = verdict.primary.labels_needed - (verdict.test.n or 0)
+            if more > 0:
+                steps.append(f"Label about {more:,} more test rows; they would decide.")
+        if "not_tested" in verdict.because:
+            steps.append("Fine-tuning was not run; add `fine_tuned` to the candidates.")
+        if "no_baseline" in verdict.because:
+            steps.append("Add a baseline such as `zero_shot` or `few_shot` to the candidates.")
+        if verdict.use:
+            steps.append(f"Use {verdict.use} for now.")
+    else:
+        steps.extend(f.fix for f in verdict.audit.findings if f.severity == "error" and f.fix)
+    return steps

@@ -1,0 +1,317 @@
+"""From what lies on disk to the verdict: pure recomputation, offline, at any time.
+
+Everything in ``verdict.json`` comes from the study file, the stage files and the items. Nothing
+is asked, trained or remembered here, so ``tunewise report`` gives the same verdict again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import numpy as np
+
+from tunewise import __version__
+from tunewise.pipeline import costing
+from tunewise.pipeline.evidence import Arm, load_arm, mean_tokens
+from tunewise.pipeline.explain import checklist, next_steps, worked_examples
+from tunewise.pipeline.measured import Case, Measured
+from tunewise.report.document import (
+    Audit,
+    AuditFinding,
+    CandidateRow,
+    Cost,
+    CurvePoint,
+    ForgettingResult,
+    ForgettingSuite,
+    LearningCurve,
+    Primary,
+    StageTime,
+    TestSet,
+    Verdict,
+)
+from tunewise.scoring.base import SetFigures, SetWarnings
+from tunewise.study.schema import CandidateSpec, Study
+from tunewise.verdict.curve import NoFit, fit_learning_curve
+from tunewise.verdict.decision import Decision, decide
+from tunewise.verdict.forgetting import Forgetting
+from tunewise.verdict.planning import mde, mde_decide, mde_from_discordance
+from tunewise.verdict.sentence import headline
+
+Gate = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
+GUESSED_DISCORDANCE = 0.2
+"""Share of rows on which two systems are taken to differ before anything was measured."""
+
+
+def judge(case: Case, *, warnings: Sequence[str] = ()) -> Verdict:
+    """The verdict on what has been measured so far."""
+    return _Judge(case).verdict(warnings)
+
+
+class _Judge:
+    """Writes the parts of the document from what was measured."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.study = case.study
+        self.measured = Measured(case)
+
+    def verdict(self, warnings: Sequence[str]) -> Verdict:
+        study, measured = self.study, self.measured
+        evidence = measured.evidence()
+        decision = decide(evidence)
+        verdict = Verdict(
+            tunewise=__version__,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            study=study.name,
+            study_hash=self.case.digest,
+            use_case=study.use_case,
+            metric=study.metric.name,
+            ended_at=self._ended_at(),
+            verdict=decision.verdict.value,
+            use=decision.use,
+            use_for_now=decision.provisional,
+            because=[code.value for code in decision.because],
+            headline=headline(decision, evidence, cost=measured.cost, names=self._names()),
+            test=self._test_set(),
+            primary=self._primary(decision),
+            candidates=[self._row(spec) for spec in self.case.specs],
+            cost=self._cost_part(),
+            forgetting=_forgetting_part(study, measured.forgetting),
+            learning_curve=self._learning_curve(),
+            audit=self._audit(),
+            training=measured.training,
+            stages=[
+                StageTime(stage=r["stage"], gate=r["gate"], seconds=r["seconds"])
+                for r in self.case.store.stages()
+            ],
+            reproducibility=self._reproducibility(),
+            warnings=self._warnings(decision, warnings),
+        )
+        verdict.checklist = checklist(study, verdict)
+        verdict.next_steps = next_steps(study, verdict)
+        if self.case.examples and measured.test:
+            names = (verdict.primary.with_, verdict.primary.without)
+            items = {n: [i for i in a.items[0] if i is not None] for n, a in measured.test.items()}
+            shown = {i: e for i, e in self.case.examples.items() if i not in measured.flagged}
+            verdict.examples = worked_examples(shown, items, names)
+        return verdict
+
+    def _ended_at(self) -> Gate:
+        gates = [str(record["gate"]) for record in self.case.store.stages()]
+        return cast(Gate, max(gates, default="G0"))
+
+    def _names(self) -> dict[str, str]:
+        """A candidate that is not called by its kind keeps the name that the user gave it."""
+        return {s.name: s.name for s in self.case.specs if s.name != s.kind}
+
+    def _test_set(self) -> TestSet:
+        ids = self.measured.data.get("test_ids") or []
+        opened = self.case.store.result("test")
+        return TestSet(
+            n=len(ids) or None,
+            clusters=len({self.measured.clusters.get(i, i) for i in ids})
+            if self.measured.clusters
+            else None,
+            sha256=self.measured.data.get("test_hash"),
+            opened=opened["opened"] if opened else None,
+            left_out=len(self.measured.flagged & set(ids)),
+        )
+
+    def _primary(self, decision: Decision) -> Primary:
+        measured, comparison = self.measured, self.measured.comparison
+        M = self.study.target.minimal_gain
+        one, other = (
+            arm.name if arm is not None else None for arm in (measured.with_, measured.without)
+        )
+        names = {"with": one, "without": other}
+        if comparison is None:
+            return Primary(**names, minimal_gain=M)
+        labels = decision.labels
+        return Primary(
+            **names,
+            gain=comparison.gain,
+            interval=(comparison.low, comparison.high),
+            p_value=None if np.isnan(comparison.p_value) else comparison.p_value,
+            method=comparison.method.value,
+            mde=mde(comparison.se),
+            mde_decide=mde_decide(comparison.se, M),
+            n=comparison.n,
+            clusters=comparison.clusters,
+            seeds=comparison.seeds,
+            seed_sd=comparison.seed_sd,
+            discordance=comparison.discordance.share if comparison.discordance else None,
+            minimal_gain=M,
+            labels_needed=labels.total if labels else None,
+            gain_without_left_out=measured.with_flagged.gain if measured.with_flagged else None,
+            notes=[*comparison.warnings, *decision.notes],
+        )
+
+    def _row(self, spec: CandidateSpec) -> CandidateRow:
+        measured, bench = self.measured, self.measured.bench
+        stage = self.case.store.result(f"fit-{spec.name}") or {}
+        on_dev, on_test = measured.dev.get(spec.name), measured.test.get(spec.name)
+        arm = measured.kept(on_test) if on_test is not None else on_dev
+        unasked = spec.kind in ("classifier", "recorded")
+        row = CandidateRow(
+            name=spec.name,
+            kind=spec.kind,
+            fine_tuned=spec.is_fine_tuned,
+            model=spec.model if unasked else spec.model or self.study.model,
+            dev_score=bench.score(on_dev) if on_dev is not None else None,
+            chosen=stage.get("chosen", {}),
+            note=stage.get("note"),
+        )
+        if arm is None:
+            return row
+        items = arm.answered()
+        times = [1000 * i.latency_s for i in items if i.latency_s is not None]
+        prompt = [i.prompt_tokens for i in items if i.prompt_tokens is not None]
+        completion = [i.completion_tokens for i in items if i.completion_tokens is not None]
+        cost = measured.costs.get(spec.name)
+        row.measured_on = "test" if on_test is not None else "dev"
+        row.score = bench.score(arm)
+        row.interval = bench.interval(arm)
+        row.n = len(arm.ids)
+        row.failures = arm.failures
+        row.tokens_per_request = mean_tokens(arm)
+        row.prompt_tokens = float(np.mean(prompt)) if prompt else None
+        row.completion_tokens = float(np.mean(completion)) if completion else None
+        row.usd_per_1k_requests = cost.per_1k if cost else None
+        row.latency_ms = float(np.median(times)) if times else None
+        row.latency_p95_ms = float(np.quantile(times, 0.95)) if times else None
+        row.figures = self._figures(arm)
+        return row
+
+    def _figures(self, arm: Arm) -> dict[str, float]:
+        if not isinstance(self.case.scorer, SetFigures):
+            return {}
+        found = self.case.scorer.figures(arm.item_scores()[0])
+        return {name: 100 * value for name, value in found.items()}
+
+    def _cost_part(self) -> Cost:
+        measured, comparison = self.measured, self.measured.comparison
+        with_, without = measured.with_, measured.without
+        if with_ is None or without is None:
+            return Cost(reason="no fine-tuned candidate was tested against a baseline")
+        gain = comparison.gain if comparison is not None else None
+        one, other = measured.costs[with_.name], measured.costs[without.name]
+        return costing.document(self.study, self.case.prices, one, other, measured.cost, gain)
+
+    def _learning_curve(self) -> LearningCurve:
+        points = [r["result"] for r in self.case.store.stages() if r["stage"].startswith("curve-")]
+        if not points:
+            return LearningCurve(reason="no parts of the training rows were tried")
+        scores: dict[int, list[list[float]]] = {}
+        shown = []
+        for point in sorted(points, key=lambda p: p["rows"]):
+            ids = self.measured.data["dev_ids"]
+            arm = load_arm(self.case.store, _curve_spec(point["name"]), "dev", ids)
+            if arm is None:
+                continue
+            scores.setdefault(point["rows"], []).append(list(arm.scores.mean(axis=0)))
+            shown.append(
+                CurvePoint(
+                    rows=point["rows"],
+                    score=self.measured.bench.score(arm),
+                    interval=self.measured.bench.interval(arm),
+                )
+            )
+        fit = fit_learning_curve(
+            scores, minimal_gain=self.study.target.minimal_gain, rng_seed=self.study.seed
+        )
+        if isinstance(fit, NoFit):
+            return LearningCurve(points=shown, reason=fit.reason)
+        largest = fit.sizes[-1]
+        return LearningCurve(
+            points=shown,
+            fitted=[
+                CurvePoint(rows=int(n), score=fit.score(float(n)))
+                for n in np.geomspace(fit.sizes[0], 2 * largest, 24).round()
+            ],
+            gain_from_doubling=fit.doubling_gain,
+            gain_interval=(fit.low, fit.high),
+            more_data=fit.more_data,
+        )
+
+    def _audit(self) -> Audit:
+        data = self.measured.data
+        n = len(data.get("test_ids") or [])
+        return Audit(
+            rows=data.get("rows", {}),
+            findings=[AuditFinding.model_validate(f) for f in data.get("findings", [])],
+            split=data.get("split"),
+            prompt_tokens_median=data.get("prompt_tokens_median"),
+            answer_tokens_median=data.get("answer_tokens_median"),
+            mde=mde_from_discordance(GUESSED_DISCORDANCE, n) if n else None,
+        )
+
+    def _reproducibility(self) -> dict[str, str]:
+        found = {
+            "tunewise": __version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "study": self.case.digest,
+            "seed": str(self.study.seed),
+        }
+        found.update({k: str(v) for k, v in self.measured.data.get("versions", {}).items()})
+        if self.measured.data.get("test_hash"):
+            found["test rows"] = self.measured.data["test_hash"]
+        if self.case.prices is not None:
+            found["prices"] = f"{self.case.prices.date}, {self.case.prices.source}"
+        return found
+
+    def _warnings(self, decision: Decision, given: Sequence[str]) -> list[str]:
+        found = list(given) + list(self.measured.data.get("warnings", []))
+        if self.measured.comparison is None:  # otherwise they stand beside the comparison
+            found += decision.notes
+        scorer = self.case.scorer
+        if isinstance(scorer, SetWarnings):
+            for name, arm in (self.measured.test or self.measured.dev).items():
+                found += [f"{name}: {text}" for text in scorer.warnings(arm.item_scores()[0])]
+        opened = self.case.store.result("test")
+        if opened and opened["opened"] > 1:
+            found.append(
+                f"These test rows have been opened {opened['opened']} times, by studies that may "
+                "have been changed in between; the interval does not allow for that."
+            )
+        today = datetime.datetime.now(datetime.UTC).date()
+        found += costing.price_warnings(self.study, self.case.prices, today)
+        return list(dict.fromkeys(found))
+
+
+def _curve_spec(name: str) -> CandidateSpec:
+    return CandidateSpec(name=name, kind="fine_tuned")
+
+
+def _forgetting_part(study: Study, result: Forgetting) -> ForgettingResult:
+    reason = None
+    if not result.suites and not result.lost:
+        reason = (
+            "switched off in the study (`forgetting.suite: null`)"
+            if study.forgetting.suite is None
+            else "not needed for this verdict"
+        )
+    elif result.status.value == "unmeasured":
+        reason = "the base model itself cannot do the suite"
+    return ForgettingResult(
+        status=result.status.value,
+        margin=study.forgetting.margin,
+        reason=reason,
+        suites=[
+            ForgettingSuite(
+                name=s.name,
+                n=s.n,
+                base=s.base,
+                tuned=s.tuned,
+                change=s.change,
+                lower=s.low,
+                upper=s.high,
+                status=s.status.value,
+            )
+            for s in result.suites
+        ],
+        lost_rows=list(result.lost),
+    )

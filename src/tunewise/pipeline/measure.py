@@ -1,0 +1,72 @@
+"""Asking a candidate and scoring what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunewise.data.chat import Completion, Example
+from tunewise.errors import StudyError
+from tunewise.pipeline.store import Item
+from tunewise.scoring.base import BatchScorer, ItemScore, Scorer
+
+
+def scored_items(
+    candidate: str,
+    split: str,
+    examples: Sequence[Example],
+    completions: Sequence[Completion],
+    scorer: Scorer,
+    seed: int | None = None,
+) -> list[Item]:
+    """The answers as items with their scores; a failed answer scores 0 and says why."""
+    items = []
+    scores = _scores(scorer, examples, completions)
+    for example, completion, score in zip(examples, completions, scores, strict=True):
+        items.append(
+            Item(
+                id=example.id,
+                candidate=candidate,
+                split=split,
+                score=score.value,
+                answer=completion.text,
+                seed=completion.seed if seed is None else seed,
+                request=completion.request_key,
+                tool_calls=[dict(c) for c in completion.tool_calls],
+                prompt_tokens=completion.prompt_tokens,
+                completion_tokens=completion.completion_tokens,
+                cached_tokens=completion.cached_tokens,
+                latency_s=completion.latency_s,
+                error=completion.error,
+                details=dict(score.details),
+                data=score.data,
+            )
+        )
+    return items
+
+
+def _scores(
+    scorer: Scorer, examples: Sequence[Example], completions: Sequence[Completion]
+) -> list[ItemScore]:
+    if isinstance(scorer, BatchScorer):
+        return scorer.score_all(examples, completions)
+    return [scorer.score(e, c) for e, c in zip(examples, completions, strict=True)]
+
+
+def mean_score(scorer: Scorer, items: Sequence[Item]) -> float:
+    """The score of a set of items, in points."""
+    rows = [ItemScore(i.score, details=i.details, data=i.data) for i in items]
+    return 100 * scorer.aggregate(rows)
+
+
+def refuse_failures(name: str, completions: Sequence[Completion]) -> None:
+    """Stop where a candidate could not be asked at all: that is a fault, not a bad score.
+
+    Raises:
+        StudyError: every request failed.
+    """
+    if completions and all(c.error for c in completions):
+        raise StudyError(
+            f"every request of {name} failed: {completions[0].error}",
+            where=name,
+            hint="Mend the cause and run again; what was answered is kept.",
+        )

@@ -1,0 +1,222 @@
+"""What a study has measured: arms, champions, their comparison, costs, and the evidence of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunewise.data.chat import Example
+from tunewise.pipeline import costing
+from tunewise.pipeline.evidence import Arm, Bench, averaged_items, champion, load_arm
+from tunewise.pipeline.store import Store
+from tunewise.report.document import TrainingRun
+from tunewise.scoring.base import Scorer
+from tunewise.study.prices import Prices
+from tunewise.study.schema import CandidateSpec, Study
+from tunewise.verdict.cost import UNKNOWN_COST, CostComparison, net_benefit
+from tunewise.verdict.decision import Baseline, Evidence
+from tunewise.verdict.forgetting import UNMEASURED, Forgetting, Suite, measure_forgetting
+from tunewise.verdict.intervals import Limits
+from tunewise.verdict.result import PairedComparison
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a verdict is computed from.
+
+    Attributes:
+        study: as resolved. digest: its hash.
+        specs: the candidates of the study, defaults filled in.
+        scorer: the metric.
+        store: stages and items.
+        prices: of the price file; None without one.
+        examples: the test rows by id, for the worked examples (empty: none are shown).
+    """
+
+    study: Study
+    digest: str
+    specs: tuple[CandidateSpec, ...]
+    scorer: Scorer
+    store: Store
+    prices: Prices | None = None
+    examples: Mapping[str, Example] | None = None
+
+
+class Measured:
+    """All that lies on disk of a study, as arms and numbers.
+
+    Attributes:
+        dev, test: the candidates' arms by name, in the study's order.
+        flagged: ids of test rows that leak; they are left out of what decides.
+        with_, without: the champions' arms on test; None where one was not tested.
+        comparison: of the two, flagged rows left out; ``with_flagged`` has them, where there
+            are any.
+        costs: by name. cost: the champions' against each other.
+        forgetting: of the tuned champion.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.study = case.study
+        self.store = case.store
+        self.data = case.store.result("data") or {}
+        self.clusters: dict[str, str] | None = self.data.get("clusters")
+        self.bench = Bench(case.study, case.scorer, self.clusters)
+        self.dev = self._arms("dev")
+        self.test = self._arms("test")
+        self.flagged = set(self.data.get("flagged", []))
+        self.training = [
+            TrainingRun.model_validate(run)
+            for record in case.store.stages()
+            if record["stage"].startswith("train-")
+            for run in [record["result"]["run"]]
+        ]
+        self.with_, self.without, chosen_before = self._pair()
+        self.comparison: PairedComparison | None = None
+        self.with_flagged: PairedComparison | None = None
+        if self.with_ is not None and self.without is not None:
+            pair = (self.with_, self.without, chosen_before)
+            self.comparison, one, other = self._compare(*pair, kept=True)
+            self.with_, self.without = self.test[one], self.test[other]
+            if self.flagged & set(self.with_.ids):
+                self.with_flagged = self._compare(*pair, kept=False)[0]
+        arms = self.test or self.dev
+        self.costs = {name: self._cost(arm) for name, arm in arms.items()}
+        self.cost: CostComparison = UNKNOWN_COST
+        if self.with_ is not None and self.without is not None:
+            one_cost, other_cost = self.costs[self.with_.name], self.costs[self.without.name]
+            self.cost = costing.compare(self.study, one_cost, other_cost)
+        self.forgetting = self._forgetting()
+
+    def _arms(self, split: str) -> dict[str, Arm]:
+        ids = self.data.get(f"{split}_ids") or []
+        arms = {s.name: load_arm(self.store, s, split, ids) for s in self.case.specs}
+        return {name: arm for name, arm in arms.items() if arm is not None}
+
+    def _champions(self, arms: Mapping[str, Arm], tuned: bool) -> Arm | None:
+        return champion(self.bench, [a for a in arms.values() if a.spec.is_fine_tuned == tuned])
+
+    def _pair(self) -> tuple[Arm | None, Arm | None, bool]:
+        """The champions' arms on test, and whether they were chosen before it was opened."""
+        study = self.study
+        if study.primary is not None:
+            with_, without = (self.test.get(name) for name in study.primary)
+            return with_, without, True
+        sides = {
+            tuned: [a for a in self.test.values() if a.spec.is_fine_tuned == tuned]
+            for tuned in (True, False)
+        }
+        if all(len(arms) <= 1 for arms in sides.values()):
+            one, other = (next(iter(sides[t]), None) for t in (True, False))
+            return one, other, True
+        if self.dev:
+            chosen = [self._champions(self.dev, tuned) for tuned in (True, False)]
+            on_test = [self.test.get(a.name) if a is not None else None for a in chosen]
+            return on_test[0], on_test[1], True
+        one, other = (champion(self.bench, sides[t]) for t in (True, False))
+        return one, other, False
+
+    def kept(self, arm: Arm) -> Arm:
+        """The arm without the flagged rows (with them where nothing else is left)."""
+        keep = np.array([i not in self.flagged for i in arm.ids])
+        return arm if keep.all() or not keep.any() else arm.rows(keep)
+
+    def _compare(
+        self, with_: Arm, without: Arm, chosen_before: bool, *, kept: bool
+    ) -> tuple[PairedComparison, str, str]:
+        shown = self.kept if kept else (lambda arm: arm)
+        if chosen_before:
+            pair = self.bench.compare(shown(with_), shown(without))
+            return pair, with_.name, without.name
+        arms = [shown(a) for a in self.test.values()]
+        return self.bench.best_of_all(
+            [a for a in arms if a.spec.is_fine_tuned],
+            [a for a in arms if not a.spec.is_fine_tuned],
+        )
+
+    def evidence(self) -> Evidence:
+        """What ``decide`` decides on."""
+        study, cost, comparison = self.study, self.cost, self.comparison
+        with_, without = self.with_, self.without
+        scored = self.dev or self.test
+        arms = [a for a in scored.values() if not a.spec.is_fine_tuned]
+        best = without or self._champions(scored, tuned=False)
+        against = {}
+        if comparison is not None and without is not None and len(arms) > 1:
+            on_test = [self.kept(a) for a in self.test.values() if not a.spec.is_fine_tuned]
+            against = self.bench.against_best(self.kept(without), on_test)
+        benefit = None
+        value = study.traffic.value_per_correct
+        if comparison is not None and value is not None:
+            benefit = net_benefit(
+                value_per_correct=value,
+                gain=comparison.gain,
+                gain_limits=Limits(comparison.low, comparison.high),
+                cost=cost,
+            )
+        failed = {a.name: a.failed for a in (with_, without) if a is not None}
+        return Evidence(
+            minimal_gain=study.target.minimal_gain,
+            baselines=tuple(
+                Baseline(
+                    name=arm.name,
+                    score=self.bench.score(arm) if self.dev else None,
+                    n=self.bench.effective_rows(arm) if self.dev else None,
+                    usd_per_month=self._usd_per_month(self.costs.get(arm.name)),
+                    against_best_low=against[arm.name].low if arm.name in against else None,
+                )
+                for arm in arms
+            ),
+            best_baseline=best.name if best is not None else None,
+            fine_tuned=with_.name if with_ is not None else None,
+            comparison=comparison,
+            comparison_with_flagged=self.with_flagged,
+            cost=cost.cost_class,
+            net_benefit=benefit,
+            target=study.target.score,
+            forgetting=self.forgetting.status,
+            broken=tuple(self.data.get("broken", [])),
+            failed=failed,
+            leaked=float(self.data.get("leaked_share", 0.0)),
+        )
+
+    def _usd_per_month(self, cost: costing.CandidateCost | None) -> float | None:
+        requests = self.study.traffic.requests_per_month
+        if cost is None or cost.per_request is None or requests is None:
+            return None
+        horizon = self.study.traffic.horizon_months
+        variable = requests * float(np.mean(cost.per_request))
+        return variable + cost.fixed.once / horizon + cost.fixed.per_month
+
+    def _cost(self, arm: Arm) -> costing.CandidateCost:
+        runs = [r for r in self.training if r.candidate == arm.name]
+        usd = None
+        if runs:
+            last = runs[-1]
+            usd = costing.training_usd(
+                self.case.prices, last.route, last.model, last.seconds, last.tokens
+            )
+        return costing.candidate_cost(
+            self.study, arm.spec, averaged_items(arm), self.case.prices, usd
+        )
+
+    def _forgetting(self) -> Forgetting:
+        result = self.store.result("forgetting")
+        if result is None:
+            return UNMEASURED
+        suites = {}
+        for name in result["suites"]:
+            base = {i.id: i.score for i in self.store.items(f"{name}.base", "forgetting")}
+            tuned = {i.id: i.score for i in self.store.items(f"{name}.tuned", "forgetting")}
+            ids = [i for i in base if i in tuned]
+            one, other = [base[i] for i in ids], [tuned[i] for i in ids]
+            binary = set(one) | set(other) <= {0.0, 1.0}
+            suites[name] = Suite(base=one, tuned=other, binary=binary)
+        return measure_forgetting(
+            suites,
+            margin=self.study.forgetting.margin,
+            lost=list(result["lost"]),
+            rng_seed=self.study.seed,
+        )

@@ -1,0 +1,208 @@
+"""G0: read the rows, split them, audit them; decide what of the test set can be trusted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tunewise.candidates.build import recorded_answers
+from tunewise.candidates.recorded import examples_from_recorded
+from tunewise.data.audit import AuditReport, audit_rows
+from tunewise.data.chat import Example, canonical_hash
+from tunewise.data.findings import FindingBook, Problem
+from tunewise.data.leaks import Leaks
+from tunewise.data.read import read_examples
+from tunewise.data.split import Split, read_split
+from tunewise.errors import DataError
+from tunewise.pipeline.evidence import dev_by_hash
+from tunewise.pipeline.reporter import Reporter
+from tunewise.study.schema import CandidateSpec, Study
+
+_PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "scipy", "openai")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows of a study, and what the audit says of them.
+
+    Attributes:
+        split: train, dev and test.
+        left_out: rows that could not be read, with their reasons in the findings.
+    """
+
+    split: Split
+    problems: tuple[Problem, ...] = ()
+
+
+def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Prepared:
+    """The study's rows, split. Deterministic: the same files give the same splits.
+
+    Raises:
+        DataError: they cannot be read, or there are too few to split.
+    """
+    problems: list[Problem] = []
+    if study.only_recorded:
+        split = _recorded_split(study, specs, folder, problems.append)
+    else:
+        split = read_split(study.data, on_problem=problems.append)
+    if not split.test:
+        raise DataError("there are no test rows", where="data", hint="Set `data.test`.")
+    return Prepared(split, tuple(problems))
+
+
+def _recorded_split(
+    study: Study,
+    specs: Sequence[CandidateSpec],
+    folder: Path,
+    on_problem: Callable[[Problem], None],
+) -> Split:
+    """Rows of a study whose answers were all made elsewhere: only dev and test matter."""
+    answers = [recorded_answers(spec, folder) for spec in specs]
+    splits = {i: s for one in answers for i, s in one.splits.items()}
+    data = study.data
+    train: list[Example] = []
+    if data.examples or data.test:
+        source = data.test or data.examples
+        assert source is not None
+        rows = [
+            replace(row, split=splits.get(row.id, row.split))
+            for row in read_examples(
+                source, columns=data.columns, encoding=data.encoding, on_problem=on_problem
+            )
+        ]
+        if data.train:
+            train = list(
+                read_examples(
+                    data.train, columns=data.columns, encoding=data.encoding, on_problem=on_problem
+                )
+            )
+    else:
+        rows = examples_from_recorded(answers)
+    if study.dev_fraction is not None and not any(r.split == "dev" for r in rows):
+        dev_ids = dev_by_hash([r.id for r in rows], study.dev_fraction, study.seed)
+        rows = [replace(r, split="dev" if r.id in dev_ids else "test") for r in rows]
+    parts = {
+        "train": (*train, *(r for r in rows if r.split == "train")),
+        "dev": tuple(r for r in rows if r.split == "dev"),
+        "test": tuple(replace(r, split="test") for r in rows if r.split in (None, "test")),
+    }
+    how = {"method": "recorded", "rows": {k: len(v) for k, v in parts.items()}}
+    return Split(parts["train"], parts["dev"], parts["test"], how)
+
+
+def audit_stage(study: Study, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
+    """The ``data`` stage: what the verdict needs to know of the rows, as JSON values."""
+    split = prepared.split
+    book = FindingBook()
+    for problem in prepared.problems:
+        book.add_problem(problem)
+    with_text = any(row.messages for row in split.test)
+    report: AuditReport | None = None
+    if with_text:
+        with reporter.task("audit") as progress:
+            total = len(split.train) + len(split.dev) + len(split.test)
+            report = audit_rows(
+                _in_order(split), book=book, progress=lambda done, _: progress(done, total)
+            )
+    leaks = report.leaks if report else None
+    ids = [row.id for row in split.test]
+    warnings = []
+    if study.only_recorded:
+        warnings.append("Whether the systems had seen the test rows before cannot be verified.")
+        if not split.train:
+            warnings.append("Leaks are not checked: the training rows are not named.")
+    groups = {row.id: row.group for row in split.test if row.group is not None}
+    dev_groups = {row.id: row.group for row in split.dev if row.group is not None}
+    if not groups:
+        warnings.append("Rows are treated as independent: no `group` says which belong together.")
+    findings = report.findings if report else book.findings()
+    return {
+        "rows": {k: len(v) for k, v in _parts(split).items()},
+        "dev_ids": [row.id for row in split.dev],
+        "test_ids": ids,
+        "clusters": {**dev_groups, **groups} if groups else None,
+        "split": describe_split(split.how),
+        "test_hash": test_hash(split.test),
+        "findings": [
+            {k: v for k, v in finding.as_dict().items() if k != "safe_fix"} for finding in findings
+        ],
+        "flagged": list(leaks.leave_out) if leaks else [],
+        "leaked_share": _leaked_share(leaks),
+        "broken": _broken(split),
+        "prompt_tokens_median": None,
+        "answer_tokens_median": None,
+        "labels": report.labels if report else None,
+        "warnings": warnings,
+        "versions": dict(_versions()),
+    }
+
+
+def _parts(split: Split) -> dict[str, Sequence[Example]]:
+    return {"train": split.train, "dev": split.dev, "test": split.test}
+
+
+def _in_order(split: Split) -> Iterator[Example]:
+    yield from split.train
+    yield from split.dev
+    yield from split.test
+
+
+def _leaked_share(leaks: Leaks | None) -> float:
+    """The largest share of the test rows that one kind of leak voids, 0..1."""
+    if leaks is None or not leaks.test_rows:
+        return 0.0
+    return max(len(kind) for kind in (leaks.exact, leaks.group, leaks.time)) / leaks.test_rows
+
+
+def _broken(split: Split) -> list[str]:
+    found = []
+    for name, rows in _parts(split).items():
+        ids = [row.id for row in rows]
+        twice = len(ids) - len(set(ids))
+        if twice:
+            found.append(f"{twice} ids occur twice in the {name} rows.")
+    return found
+
+
+def describe_split(how: dict[str, Any]) -> str:
+    """How the rows were split, in a sentence."""
+    method = {
+        "given": "The files say which rows are train, dev and test.",
+        "hash": "Split by the hash of each row's content.",
+        "time": "Split by time: the latest rows are the test.",
+        "recorded": "The recorded answers say which rows are dev and test.",
+    }[str(how.get("method"))]
+    kept = how.get("kept_together")
+    return f"{method} Kept on one side: {kept}." if kept else method
+
+
+def test_hash(rows: Sequence[Example]) -> str:
+    """SHA-256 of the test rows' content, whatever their order."""
+    each = sorted(
+        canonical_hash([row.id, *map(dict, row.messages)] if row.messages else [row.id])
+        for row in rows
+    )
+    return hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def file_digests(paths: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of the content of files, and of all files of folders, by name."""
+    found = {}
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                with file.open("rb") as stream:
+                    found[str(file)] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in _PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue

@@ -1,0 +1,58 @@
+"""From a data file to a study file that says why it looks as it does."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewise.data.propose import Proposal, propose
+from tunewise.errors import UsageError
+from tunewise.study.schema import Study
+from tunewise.workspace import write_text_atomic
+
+
+@dataclass(frozen=True)
+class Written:
+    """A study file that was written, and the proposal behind it."""
+
+    path: Path
+    proposal: Proposal
+
+
+def write_study(data: str, out: Path, *, overwrite: bool = False) -> Written:
+    """Look at the data and write a study file with the reasons as comments.
+
+    Raises:
+        UsageError: the file is there already.
+        DataError: the data cannot be read.
+    """
+    if out.exists() and not overwrite:
+        raise UsageError(
+            "the file is there already", where=str(out), hint="Use --force, or --out NAME.yaml."
+        )
+    proposal = propose(data)
+    study = _beside(proposal.study, out)
+    Study.model_validate(study)  # what we write must load
+    comment = [f"# {line}" for reason in proposal.reasons for line in textwrap.wrap(reason, 96)]
+    comment += [f"# Note: {line}" for text in proposal.warnings for line in textwrap.wrap(text, 90)]
+    body = yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100)
+    head = "# Written by `tunewise init`; `tunewise schema` lists every key."
+    write_text_atomic(out, "\n".join([head, *comment, "", body]))
+    return Written(out, proposal)
+
+
+def _beside(study: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The study with paths as seen from its file's folder."""
+    folder = out.absolute().parent
+    data = {}
+    for key, value in study["data"].items():
+        path = Path(value) if isinstance(value, str) else None
+        if path is not None and path.exists():
+            full = path.absolute()
+            value = str(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
+        data[key] = value
+    return {**study, "data": data}

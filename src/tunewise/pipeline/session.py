@@ -1,0 +1,207 @@
+"""What a study starts from: its rows, candidates, limits, engines and folder, each made once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunewise import __version__
+from tunewise.candidates.build import BuildContext, default_candidates, training_examples
+from tunewise.candidates.prompting import Limits, answer_limit, text_counter
+from tunewise.data.chat import Example, canonical_hash
+from tunewise.data.documents import read_documents
+from tunewise.errors import StudyError
+from tunewise.models.engine import Engine
+from tunewise.models.names import parse_model
+from tunewise.pipeline.engines import Engines
+from tunewise.pipeline.prepare import Prepared, file_digests, read_rows
+from tunewise.pipeline.reporter import Reporter
+from tunewise.pipeline.store import Store
+from tunewise.pipeline.tuning import Tuner
+from tunewise.scoring.registry import get_scorer
+from tunewise.study.loading import LoadedStudy
+from tunewise.study.prices import Prices, load_prices
+from tunewise.study.schema import CandidateSpec
+from tunewise.workspace import StudyFolder, Workspace
+
+
+class Session:
+    """One study with what it needs; what runs, trains or forecasts it works on this."""
+
+    def __init__(self, loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> None:
+        self.study = loaded.study
+        self.directory = loaded.directory
+        self.workspace = workspace
+        self.reporter = reporter
+        self.warnings: list[str] = []
+        costs = self.study.costs
+        self.prices: Prices | None = load_prices(Path(costs.prices)) if costs.prices else None
+        self.engines = Engines(self.study, self.prices, workspace.root / "answers")
+        metric = self.study.metric
+        self.scorer = get_scorer(metric.name, metric.options, engines=self.engines.get)
+        self._tuners: dict[str, Tuner] = {}
+
+    def close(self) -> None:
+        """Give back models and connections."""
+        self.engines.close()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the study as resolved and of the content of every file that it names."""
+        return canonical_hash(
+            {
+                "tunewise": __version__,
+                "study": self.study.model_dump(mode="json"),
+                "files": file_digests(self._files()),
+            }
+        )
+
+    def _files(self) -> list[Path]:
+        study = self.study
+        named: list[str | None] = [
+            study.data.examples,
+            study.data.train,
+            study.data.dev,
+            study.data.test,
+            study.data.documents,
+            study.costs.prices,
+            study.forgetting.must_pass,
+            study.forgetting.suite,
+        ]
+        for spec in study.candidates or []:
+            answers = spec.answers or []
+            named += [answers] if isinstance(answers, str) else answers
+        return [p for n in named if n and (p := Path(n)).exists()]
+
+    @cached_property
+    def folder(self) -> StudyFolder:
+        return self.workspace.study(self.study.name, self.digest)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        with self.reporter.task("reading rows"):
+            return read_rows(self.study, self.study.candidates or [], self.directory)
+
+    @property
+    def train(self) -> tuple[Example, ...]:
+        return self.prepared.split.train
+
+    @property
+    def dev(self) -> tuple[Example, ...]:
+        return self.prepared.split.dev
+
+    @property
+    def test(self) -> tuple[Example, ...]:
+        return self.prepared.split.test
+
+    @cached_property
+    def specs(self) -> tuple[CandidateSpec, ...]:
+        """The study's candidates, or all that fit the data."""
+        if self.study.candidates is not None:
+            return tuple(self.study.candidates)
+        model = self.study.model
+        kinds = default_candidates(
+            self.train,
+            has_documents=self.study.data.documents is not None,
+            has_model=model is not None,
+            can_train=model is not None and parse_model(model, self.study.servers).is_local,
+        )
+        if not kinds:
+            raise StudyError(
+                "no candidate fits: there is no model and the answers are not labels",
+                where="model",
+                hint="Set `model`, for instance tunewise/tiny or openai:MODEL.",
+            )
+        return tuple(CandidateSpec(name=kind, kind=kind) for kind in kinds)
+
+    def spec(self, name: str) -> CandidateSpec:
+        """The candidate called ``name``."""
+        return next(s for s in self.specs if s.name == name)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What all candidates' answers keep to."""
+        output = self.study.output
+        most = output.max_tokens
+        if most is None and self.study.model is not None:
+            count = text_counter(self.engines.get(self.study.model).count_tokens)
+            most = answer_limit(self.train, count)
+        return Limits(
+            max_tokens=most or 256, json_schema=self._json_schema(), stop=tuple(output.stop)
+        )
+
+    def _json_schema(self) -> Mapping[str, Any] | None:
+        schema = self.study.output.json_schema
+        if not isinstance(schema, str):
+            return schema
+        path = self.directory / schema
+        try:
+            loaded: Any = json.loads(path.read_text("utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise StudyError(f"cannot be read as JSON: {error}", where=str(path)) from None
+        if not isinstance(loaded, dict):
+            raise StudyError("a JSON Schema is an object", where=str(path))
+        return dict(loaded)
+
+    def context(self, spec: CandidateSpec, tuned: Engine | None = None) -> BuildContext:
+        """What a candidate is built from."""
+        needs_model = spec.kind not in ("classifier", "recorded") and tuned is None
+        model = spec.model or self.study.model
+        prompt = self.study.prompt
+        return BuildContext(
+            scorer=self.scorer,
+            limits=Limits() if self.study.only_recorded else self.limits,
+            engine=self.engines.get(model) if needs_model and model else None,
+            tuned_engine=tuned,
+            prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt or ()),
+            documents=self._documents,
+            seed=self.study.seed,
+            effort=self.study.effort,
+            folder=self.directory,
+        )
+
+    @cached_property
+    def _documents(self) -> Sequence[Any]:
+        path = self.study.data.documents
+        return tuple(read_documents(path)) if path else ()
+
+    def tuner(self, spec: CandidateSpec) -> Tuner:
+        """Fine-tunes ``spec``; its rows are the requests that will later be asked."""
+        if spec.name in self._tuners:
+            return self._tuners[spec.name]
+        model = spec.model or self.study.model
+        if model is None or not parse_model(model, self.study.servers).is_local:
+            raise StudyError(
+                f"{model or 'no model'} cannot be fine-tuned by the local route",
+                where=f"candidates: {spec.name}",
+                hint="Name a model with weights: a folder, a hub id, or tunewise/tiny.",
+            )
+        context = self.context(spec)
+        shown = training_examples(
+            spec, context=context, train=[*self.train, *self.dev], dev=self.dev
+        )
+        cut = len(self.train)
+        folder = self.workspace.root / "studies" / self.study.name / "training"
+        tuner = Tuner(self.study, spec, shown[:cut], shown[cut:], folder, self.reporter)
+        self._tuners[spec.name] = tuner
+        return tuner
+
+    def tuned_engine(self, spec: CandidateSpec, adapter: Path | None, model: Path | None) -> Engine:
+        """The engine with an adapter on the candidate's model, or with a whole tuned model."""
+        if model is not None:
+            return self.engines.get(str(model))
+        base = spec.model or self.study.model
+        assert base is not None
+        return self.engines.get(base, adapter)
+
+    def warn(self, text: str) -> None:
+        """Tell the user now, and again in the report."""
+        self.warnings.append(text)
+        self.reporter.warn(text)

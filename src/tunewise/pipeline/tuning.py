@@ -1,0 +1,230 @@
+"""G2 to G4: the pilot, the learning rate, the full fine-tune, more seeds; all judged on dev."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewise.data.chat import Example, canonical_hash
+from tunewise.errors import TrainingError
+from tunewise.pipeline.reporter import Reporter
+from tunewise.report.document import TrainingRun
+from tunewise.routes.base import Forecast, Route, open_route
+from tunewise.study.schema import CandidateSpec, Study
+from tunewise.training.job import TrainingJob, TrainingResult
+
+DEFAULT_EPOCHS = 3.0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What ``effort`` stands for.
+
+    Attributes:
+        sizes: parts of the training rows (0..1) tried before the whole, for the learning curve.
+        sweep: whether learning rates are tried when the study names none.
+        sweep_fraction: of the epochs that each try gets.
+        seeds: of the full fine-tune; from three on the verdict is about the recipe.
+    """
+
+    sizes: tuple[float, ...]
+    sweep: bool
+    sweep_fraction: float
+    seeds: int
+
+
+EFFORTS: Mapping[str, Effort] = {
+    "quick": Effort(sizes=(), sweep=True, sweep_fraction=0.34, seeds=1),
+    "standard": Effort(sizes=(0.25,), sweep=True, sweep_fraction=0.34, seeds=3),
+    "thorough": Effort(sizes=(0.125, 0.25, 0.5), sweep=True, sweep_fraction=1.0, seeds=5),
+}
+
+
+def seeds_of(study: Study) -> list[int]:
+    """The training seeds of a study, the first one first trained."""
+    if study.fine_tune.seeds:
+        return list(dict.fromkeys(study.fine_tune.seeds))
+    return [study.seed + i for i in range(EFFORTS[study.effort].seeds)]
+
+
+class Tuner:
+    """Fine-tunes one candidate by the study's route.
+
+    Args:
+        study: says how.
+        spec: the candidate.
+        train, dev: rows as the tuned model will be asked (see ``training_examples``).
+        folder: where training jobs of this study lie; each has its own folder, by content.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        spec: CandidateSpec,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        folder: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.study = study
+        self.spec = spec
+        self.train = train
+        self.dev = dev
+        self.folder = folder
+        self.reporter = reporter
+        self.route: Route = open_route(study.fine_tune.route)
+        model = spec.model or study.model
+        assert model is not None
+        self.model = model
+
+    def job(self, learning_rate: float, seed: int, rows: Sequence[Example]) -> TrainingJob:
+        """The job for one run; equal jobs share a folder, so a finished one is found again."""
+        fine_tune = self.study.fine_tune
+        epochs = fine_tune.epochs or DEFAULT_EPOCHS
+        identity = canonical_hash(
+            [
+                self.model,
+                fine_tune.model_dump(mode="json", exclude={"learning_rate", "seeds", "epochs"}),
+                learning_rate,
+                epochs,
+                seed,
+                [r.id for r in rows],
+                canonical_hash([[dict(m) for m in r.messages] for r in rows]),
+            ]
+        )
+        return TrainingJob(
+            model=self.model,
+            examples=rows,
+            dev=self.dev,
+            fine_tune=fine_tune,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            seed=seed,
+            output=self.folder / identity[:16],
+        )
+
+    def check(self) -> None:
+        """Refuse, before anything is spent, what would train on broken labels.
+
+        Raises:
+            TrainingError: the label audit found an error; the message names rows.
+        """
+        findings = self.route.check(self.job(1e-4, seeds_of(self.study)[0], self.train))
+        errors = [f for f in findings if f.severity == "error"]
+        if errors:
+            first = errors[0]
+            raise TrainingError(
+                f"{first.message} ({first.count} rows)",
+                where=", ".join(first.rows[:5]),
+                hint=first.fix,
+            )
+        for finding in findings:
+            if finding.severity == "warning":
+                self.reporter.warn(f"{finding.message} ({finding.count} rows)")
+
+    def forecast(self) -> Forecast:
+        """Time, memory and money of one full run."""
+        return self.route.forecast(self.job(1e-4, seeds_of(self.study)[0], self.train))
+
+    def learning_rate(self) -> tuple[float, list[dict[str, Any]]]:
+        """The study's learning rate, or the best of several on dev loss, with all tries."""
+        from tunewise.training.sweep import (
+            choose_learning_rate,
+            count_parameters,
+            default_learning_rates,
+        )
+
+        given = self.study.fine_tune.learning_rate
+        if isinstance(given, float):
+            return given, []
+        effort = EFFORTS[self.study.effort]
+        parameters = count_parameters(self.model)
+        values = given or list(default_learning_rates(parameters, self.study.fine_tune.adapter))
+        job = self.job(values[len(values) // 2], seeds_of(self.study)[0], self.train)
+        with self.reporter.task("learning rate") as progress:
+            done = 0
+
+            def run(short: TrainingJob) -> TrainingResult:
+                from tunewise.training.loop import train
+
+                nonlocal done
+                progress(done, len(values))
+                result = train(short)
+                done += 1
+                progress(done, len(values))
+                return result
+
+            rate, trials = choose_learning_rate(job, values, effort.sweep_fraction, run)
+        return rate, [t.as_dict() for t in trials]
+
+    def tune(
+        self, learning_rate: float, seed: int, rows: Sequence[Example] | None = None
+    ) -> tuple[TrainingResult, TrainingRun]:
+        """One run to its end.
+
+        Raises:
+            TrainingError: it failed.
+        """
+        job = self.job(learning_rate, seed, self.train if rows is None else rows)
+        label = f"{self.spec.name}: {len(job.examples)} rows, seed {seed}"
+        handle = self.route.submit(job)
+        with self.reporter.task(label) as progress:
+            seen = 0
+
+            def listen() -> None:
+                nonlocal seen
+                for event in handle.events(seen):
+                    seen += 1
+                    if event.get("event") == "step":
+                        progress(int(event["step"]), int(event["total_steps"]))
+
+            result = _wait(handle, listen)
+        run = TrainingRun(
+            candidate=self.spec.name,
+            route=self.study.fine_tune.route,
+            method=self.study.fine_tune.method,
+            model=self.model,
+            seed=seed,
+            learning_rate=learning_rate,
+            epochs=job.epochs,
+            steps=result.steps,
+            tokens=result.tokens,
+            seconds=round(result.seconds, 2),
+            peak_memory_mb=round(result.peak_memory_bytes / 1e6, 1),
+            tuned_model=str(result.adapter or result.model),
+            train_loss=thinned([(i + 1, v) for i, v in enumerate(result.train_loss)]),
+            dev_loss=[(s, v) for s, v in result.dev_loss],
+        )
+        return result, run
+
+
+def _wait(handle: Any, listen: Any) -> TrainingResult:
+    """Wait for a job, passing its events on; a Ctrl-C pauses it so that it can go on later."""
+    import time
+
+    try:
+        while not handle.status().over:
+            listen()
+            time.sleep(0.1)
+        listen()
+        result: TrainingResult = handle.result()
+        return result
+    except KeyboardInterrupt:
+        handle.pause()
+        raise
+
+
+def parts(train: Sequence[Example], sizes: Sequence[float]) -> list[list[Example]]:
+    """Nested parts of the training rows, drawn by hash of the id: a larger holds the smaller."""
+    ranked = sorted(train, key=lambda e: canonical_hash(["part", e.id]))
+    return [ranked[: max(1, math.ceil(s * len(train)))] for s in sizes]
+
+
+def thinned(points: Sequence[tuple[int, float]], most: int = 200) -> list[tuple[int, float]]:
+    """At most ``most`` points of a curve, evenly taken, the last one kept."""
+    step = max(1, math.ceil(len(points) / most))
+    kept = list(points[::step])
+    return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]

@@ -1,0 +1,85 @@
+"""The floors of the house, and the light at its door."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "fastapi",
+    "matplotlib",
+    "numpy",
+    "openai",
+    "pandas",
+    "peft",
+    "scipy",
+    "sklearn",
+    "starlette",
+    "torch",
+    "transformers",
+    "trl",
+}
+
+
+def _loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return {name.split(".")[0] for name in json.loads(out.stdout.splitlines()[-1])}
+
+
+def test_floors() -> None:
+    result = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import tunewise",
+        "import tunewise.cli.app",
+        "import tunewise.study.loading",
+        "import tunewise.verdict.decision",
+    ],
+)
+def test_light_at_the_door(code: str) -> None:
+    heavy = HEAVY if "verdict" not in code else HEAVY - {"numpy", "scipy"}
+    assert not (_loaded_by(code) & heavy)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['tunewise', '--help']\nfrom tunewise.cli import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    pass"
+    assert not (_loaded_by(code) & HEAVY)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
+def test_what_may_never_happen(path: Path) -> None:
+    """No remote code, no pickle, no eval of text."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+            assert isinstance(node.value, ast.Constant)
+            assert node.value.value is False
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+            assert not {"pickle", "dill", "joblib", "marshal"} & {n.split(".")[0] for n in names}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec"}, f"{path}:{node.lineno}"
