@@ -6,6 +6,8 @@ per request; latencies in milliseconds. ``null`` means unknown or not reached, n
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,8 +26,8 @@ class Part(BaseModel):
 class TestSet(Part):
     """The rows of the final test."""
 
-    n: int | None = None
-    clusters: int | None = None
+    n: int | None = Field(None, description="rows tested; null where the test was not opened")
+    clusters: int | None = Field(None, description="groups of rows; null: rows independent")
     sha256: str | None = Field(None, description="of the test rows' content")
     opened: int | None = Field(None, description="how often these rows were opened, all studies")
     left_out: int = Field(0, description="rows left out as leaked; both scores are shown")
@@ -36,21 +38,25 @@ class Primary(Part):
 
     with_: str | None = Field(None, alias="with", description="champion with fine-tuning")
     without: str | None = Field(None, description="champion without")
-    gain: float | None = None
-    interval: Interval | None = None
-    p_value: float | None = None
-    method: str | None = None
-    mde: float | None = None
-    mde_decide: float | None = None
-    n: int | None = None
-    clusters: int | None = None
-    seeds: int | None = None
+    gain: float | None = Field(None, description="score of `with` minus score of `without`")
+    interval: Interval | None = Field(None, description="95 % interval of the gain")
+    p_value: float | None = Field(None, description="of 'gain = 0'; descriptive, never decides")
+    method: str | None = Field(None, description="how interval and p-value were computed")
+    mde: float | None = Field(None, description="smallest gain told from 0 with 80 % power")
+    mde_decide: float | None = Field(
+        None, description="smallest gain told from `minimal_gain` with 80 % power"
+    )
+    n: int | None = Field(None, description="rows compared")
+    clusters: int | None = Field(None, description="groups of rows; null: rows independent")
+    seeds: int | None = Field(None, description="training seeds behind the gain")
     seed_sd: float | None = Field(None, description="points; spread of the training seeds")
     discordance: float | None = Field(None, description="share of rows where the two differ, 0..1")
-    minimal_gain: float | None = None
+    minimal_gain: float | None = Field(None, description="gain asked for in the study")
     labels_needed: int | None = Field(None, description="test rows that would decide")
-    gain_without_left_out: float | None = None
-    notes: list[str] = Field(default_factory=list)
+    gain_without_left_out: float | None = Field(
+        None, description="the gain on the rows that remain when leaked ones are left out"
+    )
+    notes: list[str] = Field(default_factory=list, description="assumptions behind the interval")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -59,32 +65,36 @@ class CandidateRow(Part):
     """One candidate as measured on test (or on dev where the study ended earlier)."""
 
     name: str
-    kind: str
-    fine_tuned: bool = False
+    kind: str = Field(description="zero_shot, few_shot, rag, classifier, fine_tuned, …")
+    fine_tuned: bool = Field(False, description="a fine-tuned model takes part in its answers")
     model: str | None = None
-    measured_on: Literal["test", "dev"] | None = None
+    measured_on: Literal["test", "dev"] | None = Field(
+        None, description="which rows `score` is from; null: not measured"
+    )
     score: float | None = None
-    interval: Interval | None = None
-    dev_score: float | None = None
-    n: int | None = None
-    failures: int = 0
-    tokens_per_request: float | None = None
-    prompt_tokens: float | None = None
-    completion_tokens: float | None = None
-    usd_per_1k_requests: float | None = None
+    interval: Interval | None = Field(None, description="95 % interval of the score")
+    dev_score: float | None = Field(None, description="champions are chosen by this one")
+    n: int | None = Field(None, description="rows behind `score`")
+    failures: int = Field(0, description="failed requests; each counts as a wrong answer")
+    tokens_per_request: float | None = Field(None, description="prompt and answer, mean")
+    prompt_tokens: float | None = Field(None, description="mean")
+    completion_tokens: float | None = Field(None, description="mean")
+    usd_per_1k_requests: float | None = Field(None, description="variable cost, 1,000 requests")
     latency_ms: float | None = Field(None, description="median")
-    latency_p95_ms: float | None = None
+    latency_p95_ms: float | None = Field(None, description="95 % of requests are faster")
     figures: dict[str, float] = Field(
         default_factory=dict, description="further figures of the metric, e.g. macro_f1 (points)"
     )
     chosen: dict[str, Any] = Field(default_factory=dict, description="what was chosen on dev")
-    note: str | None = None
+    note: str | None = Field(None, description="what a reader must know of it")
 
 
 class CostPoint(Part):
+    """Both champions' costs a month at one volume."""
+
     requests_per_month: float
-    with_usd: float
-    without_usd: float
+    with_usd: float = Field(description="a month, fixed costs included")
+    without_usd: float = Field(description="a month")
 
 
 class Cost(Part):
@@ -92,19 +102,27 @@ class Cost(Part):
 
     status: Literal["saves", "dearer", "unclear", "unknown"] = "unknown"
     reason: str | None = Field(None, description="why unknown, in words")
-    requests_per_month: float | None = None
-    horizon_months: float | None = None
-    saving_per_month: float | None = None
-    saving_interval: Interval | None = None
+    requests_per_month: float | None = Field(None, description="traffic given in the study")
+    horizon_months: float | None = Field(None, description="one-off costs are spread over this")
+    saving_per_month: float | None = Field(None, description="at that traffic; < 0: dearer")
+    saving_interval: Interval | None = Field(None, description="95 % interval of the saving")
     fixed_usd: float | None = Field(None, description="one-off costs of fine-tuning to come")
     monthly_usd: float | None = Field(None, description="difference in fixed monthly costs")
-    usd_per_request_with: float | None = None
-    usd_per_request_without: float | None = None
+    usd_per_request_with: float | None = Field(
+        None, description="variable cost, fine-tuned champion"
+    )
+    usd_per_request_without: float | None = Field(
+        None, description="variable cost, the other champion"
+    )
     break_even_requests: float | None = Field(None, description="Q*, requests a month")
-    break_even_interval: tuple[float | None, float | None] | None = None
+    break_even_interval: tuple[float | None, float | None] | None = Field(
+        None, description="95 %; null: no bound"
+    )
     break_even_kind: str | None = Field(None, description="above, below, always, never, unbounded")
     value_per_correct_needed: float | None = Field(None, description="v*, US dollars")
-    payback_months: float | None = None
+    payback_months: float | None = Field(
+        None, description="until the one-off costs are earned back"
+    )
     prices_date: str | None = None
     prices_source: str | None = None
     curve: list[CostPoint] = Field(default_factory=list)
@@ -112,49 +130,61 @@ class Cost(Part):
 
 
 class ForgettingSuite(Part):
+    """One set of rows that the tuned model must still be able to do."""
+
     name: str
     n: int
-    base: float | None = None
-    tuned: float | None = None
-    change: float | None = None
+    base: float | None = Field(None, description="score of the model before fine-tuning")
+    tuned: float | None = Field(None, description="score after")
+    change: float | None = Field(None, description="`tuned` minus `base`")
     lower: float | None = Field(None, description="one-sided 95 % lower limit of the change")
-    upper: float | None = None
+    upper: float | None = Field(None, description="one-sided 95 % upper limit of the change")
     status: Literal["passed", "failed", "unproven", "unmeasured"] = "unmeasured"
 
 
 class ForgettingResult(Part):
+    """What the model lost by being fine-tuned, against the margin it may lose."""
+
     status: Literal["passed", "failed", "unproven", "unmeasured"] = "unmeasured"
-    margin: float | None = None
-    reason: str | None = None
+    margin: float | None = Field(None, description="points it may lose in each suite")
+    reason: str | None = Field(None, description="why unproven or unmeasured, in words")
     suites: list[ForgettingSuite] = Field(default_factory=list)
     lost_rows: list[str] = Field(default_factory=list, description="must-pass rows now lost")
 
 
 class CurvePoint(Part):
-    rows: int
+    """The score on dev after learning from so many rows."""
+
+    rows: int = Field(description="rows learnt from")
     score: float
-    interval: Interval | None = None
+    interval: Interval | None = Field(None, description="95 %")
 
 
 class LearningCurve(Part):
-    points: list[CurvePoint] = Field(default_factory=list)
-    fitted: list[CurvePoint] = Field(default_factory=list)
-    gain_from_doubling: float | None = None
-    gain_interval: Interval | None = None
-    more_data: bool | None = None
+    """Would more rows to learn from help?"""
+
+    points: list[CurvePoint] = Field(default_factory=list, description="as measured")
+    fitted: list[CurvePoint] = Field(default_factory=list, description="power law through them")
+    gain_from_doubling: float | None = Field(None, description="expected from twice the rows")
+    gain_interval: Interval | None = Field(None, description="90 % interval of that")
+    more_data: bool | None = Field(None, description="doubling gains more than `minimal_gain`")
     reason: str | None = Field(None, description="why there is no fit")
 
 
 class AuditFinding(Part):
+    """One thing found in the data."""
+
     code: str
     severity: Literal["error", "warning", "info"]
     count: int
     message: str
-    rows: list[str] = Field(default_factory=list)
-    fix: str | None = None
+    rows: list[str] = Field(default_factory=list, description="row ids, or file:line")
+    fix: str | None = Field(None, description="what to do about it")
 
 
 class Audit(Part):
+    """The data before anything is trained."""
+
     rows: dict[str, int] = Field(default_factory=dict, description="rows per split")
     findings: list[AuditFinding] = Field(default_factory=list)
     split: str | None = Field(None, description="how the rows were split, in words")
@@ -168,13 +198,18 @@ class Answer(Part):
 
     question: str
     answer: str
+    group: Literal["use_case", "alternatives", "costs", "benefits"] | None = Field(
+        None, description="which part of the checklist it stands in"
+    )
     ok: bool | None = Field(None, description="true good, false bad, null for information")
 
 
 class WorkedAnswer(Part):
+    """One candidate's answer to a worked example."""
+
     candidate: str
     text: str
-    score: float | None = None
+    score: float | None = Field(None, description="points of this answer")
 
 
 class WorkedExample(Part):
@@ -182,7 +217,7 @@ class WorkedExample(Part):
 
     id: str
     input: str
-    wanted: str
+    wanted: str = Field(description="the right answer")
     answers: list[WorkedAnswer]
 
 
@@ -190,29 +225,35 @@ class TrainingRun(Part):
     """What was trained, and forecast against actual."""
 
     candidate: str
-    route: str
-    method: str
+    route: str = Field(description="where it ran: local, …")
+    method: str = Field(description="how it learnt: sft, …")
     model: str
     seed: int
     learning_rate: float | None = None
     epochs: float | None = None
     steps: int | None = None
-    tokens: int | None = None
+    tokens: int | None = Field(None, description="tokens seen, all epochs")
     seconds: float | None = None
     forecast_seconds: float | None = None
     peak_memory_mb: float | None = None
     forecast_memory_mb: float | None = None
     dev_score: float | None = None
     tuned_model: str | None = Field(None, description="folder or provider's name")
-    train_loss: list[tuple[int, float]] = Field(default_factory=list)
-    dev_loss: list[tuple[int, float]] = Field(default_factory=list)
+    train_loss: list[tuple[int, float]] = Field(
+        default_factory=list, description="[step, loss] pairs"
+    )
+    dev_loss: list[tuple[int, float]] = Field(
+        default_factory=list, description="[step, loss] pairs"
+    )
 
 
 class StageTime(Part):
+    """How long one stage took."""
+
     stage: str
     gate: str
     seconds: float
-    cached: bool = False
+    cached: bool = Field(False, description="its result stood from an earlier run")
 
 
 class Verdict(Part):
@@ -221,17 +262,23 @@ class Verdict(Part):
     schema_: str = Field(SCHEMA, alias="schema")
     tunewise: str = Field(description="version of the program")
     created: str = Field(description="UTC, ISO 8601")
-    study: str
-    study_hash: str
-    use_case: str = ""
-    metric: str
-    ended_at: Literal["G0", "G1", "G2", "G3", "G4", "G5"]
+    study: str = Field(description="its name")
+    study_hash: str = Field(description="of the study as resolved")
+    use_case: str = Field("", description="as written in the study")
+    metric: str = Field(description="name of the scorer")
+    ended_at: Literal["G0", "G1", "G2", "G3", "G4", "G5"] = Field(
+        description="the gate that ended the study"
+    )
     verdict: Literal["FINE_TUNE", "DO_NOT_FINE_TUNE", "UNDECIDED", "INVALID"]
-    use: str | None = None
+    use: str | None = Field(
+        None, description="name of the candidate to ship; null where none can be named"
+    )
     use_for_now: bool = Field(False, description="`use` is only the best so far (UNDECIDED)")
-    because: list[str] = Field(default_factory=list)
-    headline: str
-    next_steps: list[str] = Field(default_factory=list)
+    because: list[str] = Field(
+        default_factory=list, description="codes such as gain, no_gain, cost, leak"
+    )
+    headline: str = Field(description="the verdict in one sentence")
+    next_steps: list[str] = Field(default_factory=list, description="what to do now, in order")
     test: TestSet = Field(default_factory=TestSet)
     primary: Primary = Field(default_factory=Primary)
     candidates: list[CandidateRow] = Field(default_factory=list)
@@ -246,10 +293,17 @@ class Verdict(Part):
     reproducibility: dict[str, str] = Field(
         default_factory=dict, description="hashes, versions, seeds, hardware"
     )
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list, description="what limits the verdict")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     def to_json(self) -> str:
-        """The document as indented JSON with a final newline."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        """The document as indented JSON with a final newline; always valid UTF-8.
+
+        ``nan`` and infinities become ``null``. A lone surrogate (half a character, which JSON
+        data can hold) is written as an escape, so that it survives and the file stays readable.
+        """
+        raw = json.dumps(self.model_dump(by_alias=True))
+        value = json.loads(raw, parse_constant=lambda _: None)
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m.group()):04x}", text) + "\n"

@@ -1,0 +1,393 @@
+"""What is in a data set and what is wrong with it, in one pass and in little memory.
+
+A row costs about 100 bytes of memory, whatever its length: hashes and counts stay, texts do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewise.data.chat import Example, Progress, text_of
+from tunewise.data.content import SharedText, question_words
+from tunewise.data.findings import Finding, FindingBook, Problem, Severity
+from tunewise.data.labels import LabelCounts
+from tunewise.data.leaks import SPLITS, LeakCheck, Leaks
+from tunewise.data.lines import head_of
+from tunewise.data.near_duplicates import clusters
+from tunewise.data.personal_data import KINDS, personal_data
+from tunewise.data.read import parts_of, read_examples
+from tunewise.data.repeats import Repeats, later
+from tunewise.data.spool import Spool
+from tunewise.data.tokens import CountTokens, TokenCounts, TokenStats
+from tunewise.errors import DataError
+from tunewise.study.schema import Columns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FEW_ROWS = 10
+"""Hosted services take no training file with fewer rows."""
+_SAMPLE = 500
+Source = str | Path | Mapping[str, str | Path]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        rows: rows that can be used, by split (``train`` where none is named).
+        left_out: rows that cannot be used; each is counted in a finding with its line.
+        findings: errors first.
+        tokens: token counts of the rows.
+        labels: how often each answer occurs, where the answers are a small set; else None.
+        leaks: leaks into the test rows; None where the data name no test rows.
+        near_duplicates_checked: False where that was switched off.
+        seconds: how long it took.
+    """
+
+    rows: dict[str, int]
+    left_out: int
+    findings: tuple[Finding, ...]
+    tokens: TokenStats
+    labels: dict[str, int] | None
+    leaks: Leaks | None
+    near_duplicates_checked: bool
+    seconds: float
+
+    @property
+    def leave_out(self) -> tuple[str, ...]:
+        """Ids of the test rows that the verdict must be shown without, too."""
+        return self.leaks.leave_out if self.leaks else ()
+
+    def count(self, code: str) -> int:
+        """Rows with the finding ``code``."""
+        return next((f.count for f in self.findings if f.code == code), 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "rows": dict(self.rows),
+            "left_out": self.left_out,
+            "findings": [finding.as_dict() for finding in self.findings],
+            "tokens": self.tokens.as_dict(),
+            "labels": self.labels,
+            "leaks": self.leaks.as_dict() if self.leaks else None,
+            "near_duplicates_checked": self.near_duplicates_checked,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def audit(
+    source: Source,
+    *,
+    columns: Columns | None = None,
+    encoding: str | None = None,
+    max_tokens: int | None = None,
+    count_tokens: CountTokens | None = None,
+    near_duplicates: bool = True,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Audit a data set.
+
+    Args:
+        source: as for :func:`tunewise.data.read.read_examples`, or ``{"train": …, "dev": …,
+            "test": …}`` for files that are split already.
+        columns, encoding: as for ``read_examples``.
+        max_tokens: rows with more tokens than this are reported.
+        count_tokens: a tokenizer's count; else :func:`tunewise.data.tokens.estimate_tokens`.
+        near_duplicates: look for them; costs about 0.3 ms a row.
+        progress: called with the rows so far, and 0 for their unknown total.
+
+    Raises:
+        DataError: nothing can be read. Rows that are wrong become findings instead.
+    """
+    sources = source if isinstance(source, Mapping) else {"": source}
+    book = FindingBook()
+    left_out = 0
+
+    def on_problem(problem: Problem) -> None:
+        nonlocal left_out
+        left_out += problem.fatal
+        book.add_problem(problem)
+
+    def rows() -> Iterator[Example]:
+        for split, part in sources.items():
+            read = read_examples(part, columns=columns, encoding=encoding, on_problem=on_problem)
+            yield from (replace(row, split=split) for row in read) if split else read
+
+    for part in sources.values():
+        _byte_order_marks(part, book)
+    report = audit_rows(
+        rows(),
+        book=book,
+        max_tokens=max_tokens,
+        count_tokens=count_tokens,
+        near_duplicates=near_duplicates,
+        progress=progress,
+    )
+    if not report.rows and not left_out:
+        raise DataError("there are no rows", where=", ".join(map(str, sources.values())))
+    return replace(report, left_out=left_out)
+
+
+def audit_rows(
+    rows: Iterable[Example],
+    *,
+    book: FindingBook | None = None,
+    max_tokens: int | None = None,
+    count_tokens: CountTokens | None = None,
+    near_duplicates: bool = True,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Audit examples that are read already; arguments as for :func:`audit`."""
+    started = time.monotonic()
+    stream = iter(rows)
+    first = list(itertools.islice(stream, _SAMPLE))
+    run = _Run(
+        book=book or FindingBook(),
+        tokens=TokenCounts(count_tokens),
+        max_tokens=max_tokens,
+        splits=any(row.split for row in first),
+        near_duplicates=near_duplicates,
+        shared=SharedText(map(question_words, first)) if near_duplicates else SharedText(),
+    )
+    for number, row in enumerate(itertools.chain(first, stream), start=1):
+        run.add(row)
+        if progress and number % 1000 == 0:
+            progress(number, 0)
+    return replace(run.report(), seconds=time.monotonic() - started)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One pass over the rows. What is counted stays; the rows do not."""
+
+    book: FindingBook
+    tokens: TokenCounts
+    max_tokens: int | None
+    splits: bool
+    near_duplicates: bool
+    shared: SharedText
+    labels: LabelCounts = field(default_factory=LabelCounts)
+    rows: Counter[str] = field(default_factory=Counter)
+    repeats: Repeats = field(default_factory=Repeats)
+    without_system: int = 0
+    _files: array[int] = field(default_factory=lambda: array("I"))
+    _lines: array[int] = field(default_factory=lambda: array("I"))
+    _names: dict[str, int] = field(default_factory=dict)
+    _ids: Spool = field(default_factory=lambda: Spool("u1"))
+    _check: LeakCheck | None = None
+
+    def add(self, row: Example) -> None:
+        split = row.split or "train"
+        self.rows[split] += 1
+        file, _, line = (row.source or row.id).rpartition(":")
+        self._files.append(self._names.setdefault(file, len(self._names)))
+        self._lines.append(int(line) if file and line.isdecimal() else len(self._lines) + 1)
+        self._ids.append(row.id.encode("utf-8", "surrogatepass"))
+        self.repeats.add(row, SPLITS.index(split))
+        target = row.target
+        answer = text_of(target) if target else ""
+        self.labels.add(answer)
+        if not answer or answer[-1].isspace():
+            self._check_answer(row, answer)
+        self._check_row(row)
+        if self.splits or self.near_duplicates:
+            if self._check is None:
+                self._check = LeakCheck(self.shared, self.near_duplicates, overlap=self.splits)
+            self._check.add(row, split)
+
+    def _check_answer(self, row: Example, answer: str) -> None:
+        place = row.source or row.id
+        if not answer.strip() and not (row.target and row.target.get("tool_calls")):
+            self.book.add(
+                "empty_answer",
+                place,
+                "error",
+                "the wanted answer is empty or only space",
+                "Leave the row out, or write the answer that is wanted.",
+                safe_fix=True,
+            )
+        elif answer:
+            self.book.add(
+                "answer_whitespace",
+                place,
+                "info",
+                "the wanted answer ends with spaces or line ends, which the model would learn",
+                "Strip them.",
+                safe_fix=True,
+            )
+
+    def _check_row(self, row: Example) -> None:
+        place = row.source or row.id
+        roles = [message["role"] for message in row.messages]
+        if "system" not in roles and "developer" not in roles:
+            self.without_system += 1
+        if "user" not in roles:
+            self.book.add(
+                "missing_user",
+                place,
+                "warning",
+                "no message is from the user",
+                "Check that the question was exported too.",
+            )
+        size = self.tokens.add(row)
+        if self.max_tokens is not None and size > self.max_tokens:
+            self.book.add(
+                "too_long",
+                place,
+                "warning",
+                f"the row has more than {self.max_tokens} tokens and would be cut",
+                "Shorten it, or allow more tokens.",
+            )
+        text = "\n".join(map(text_of, row.messages))
+        for kind in personal_data(text):
+            self.book.add(
+                f"personal_{kind}" if kind != "secret" else "secret",
+                place,
+                "warning",
+                f"the text seems to hold {KINDS[kind]}, which a model can learn by heart",
+                "Remove or replace them before training or sending the file anywhere.",
+            )
+
+    def report(self) -> AuditReport:
+        n = len(self._lines)
+        self._count_repeats()
+        self._count_near_duplicates(n)
+        leaks = None
+        if self._check is not None:
+            if self.rows["test"] and self.rows["train"] + self.rows["dev"]:
+                leaks = self._check.leaks(self._id)
+                for finding in leaks.findings():
+                    self.book.put(finding)
+            self._check.close()
+        self._whole_set_findings(n)
+        for finding in self.labels.findings():
+            self.book.put(finding)
+        self._ids.close()
+        return AuditReport(
+            rows={name: self.rows[name] for name in SPLITS if self.rows[name]},
+            left_out=0,
+            findings=tuple(self.book.findings()),
+            tokens=self.tokens.stats(),
+            labels=self.labels.table(),
+            leaks=leaks,
+            near_duplicates_checked=self.near_duplicates,
+            seconds=0.0,
+        )
+
+    def _count_repeats(self) -> None:
+        self._put(
+            "exact_duplicate",
+            "info",
+            self.repeats.duplicates(),
+            "the row repeats an earlier one word for word",
+            "Keep one of them; repeats weigh more in training and hide a small data set.",
+            safe_fix=True,
+        )
+        self._put(
+            "contradicting_answers",
+            "warning",
+            self.repeats.contradictions(),
+            "another row asks the same and wants another answer",
+            "Keep the right one. Where several answers are right, choose a metric that says so.",
+        )
+
+    def _count_near_duplicates(self, n: int) -> None:
+        if self._check is None or self._check.near is None:
+            return
+        pairs = self._check.near.pairs()
+        for code, message, kept in (
+            ("near_duplicate", "the question is nearly the same as an earlier one", pairs.verified),
+            ("similar_question", "the question has much the same words as an earlier one", None),
+        ):
+            one = pairs.first if kept is None else pairs.first[kept]
+            other = pairs.second if kept is None else pairs.second[kept]
+            self._put(
+                code,
+                "info",
+                later(clusters(n, one, other)),
+                message,
+                "Nothing to do: splits keep near-duplicates together. Many of them mean that "
+                "there is less to learn than there are rows.",
+            )
+
+    def _whole_set_findings(self, n: int) -> None:
+        if self.without_system > 0:
+            mixed = self.without_system < n
+            self.book.put(
+                Finding(
+                    "missing_system",
+                    "warning" if mixed else "info",
+                    self.without_system,
+                    (),
+                    f"{self.without_system} of {n} rows have no system message",
+                    "Use the same instructions in all rows."
+                    if mixed
+                    else "Nothing to do: the study's `prompt` is put before each row.",
+                )
+            )
+        if len(self.rows) > 1 and not self.splits:
+            self.book.put(
+                Finding(
+                    "leaks_not_checked",
+                    "warning",
+                    self.rows["test"] + self.rows["dev"],
+                    (),
+                    f"none of the first {_SAMPLE} rows names a split, but later ones do",
+                    "Give train and test as files of their own.",
+                )
+            )
+        if n < FEW_ROWS:
+            self.book.put(
+                Finding(
+                    "few_rows",
+                    "warning",
+                    max(n, 1),
+                    (),
+                    f"there are {n} rows; hosted services take no file with fewer than {FEW_ROWS}",
+                    "Collect more rows.",
+                )
+            )
+
+    def _put(
+        self,
+        code: str,
+        severity: Severity,
+        rows: NDArray[Any],
+        message: str,
+        fix: str,
+        *,
+        safe_fix: bool = False,
+    ) -> None:
+        shown = tuple(self._place(i) for i in rows[:20].tolist())
+        self.book.put(Finding(code, severity, len(rows), shown, message, fix, safe_fix))
+
+    def _place(self, index: int) -> str:
+        name = list(self._names)[self._files[index]]
+        return f"{name}:{self._lines[index]}" if name else self._id(index)
+
+    def _id(self, index: int) -> str:
+        return self._ids.row(index).tobytes().decode("utf-8", "surrogatepass")
+
+
+def _byte_order_marks(source: str | Path, book: FindingBook) -> None:
+    paths: Sequence[Path | None] = [part.path for part in parts_of(source, lambda problem: None)]
+    for path in paths:
+        if path is not None and head_of(path, 3) == b"\xef\xbb\xbf":
+            book.add(
+                "byte_order_mark",
+                str(path),
+                "info",
+                "the file begins with a byte-order mark; Azure asks for it, OpenAI refuses it",
+                "Nothing to do here; `--fix` writes the file without one.",
+                safe_fix=True,
+            )

@@ -1,0 +1,129 @@
+"""The verdict as one self-contained page: no script, no request, nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tunewise.report import charts, words
+from tunewise.report import format as fmt
+from tunewise.report.document import Answer, Verdict
+from tunewise.report.text import visible_copy
+
+# Longer texts are cut on the page; the whole stands in the workspace's item files.
+_LONGEST_TEXT = 20_000
+_FOLD_CHARACTERS = 280
+_FOLD_LINES = 6
+_LONGEST_SETTING = 160
+
+_GROUPS = (
+    ("use_case", "Use case"),
+    ("alternatives", "Alternatives"),
+    ("costs", "Costs"),
+    ("benefits", "Benefits"),
+    (None, "Further"),
+)
+
+
+def render_html(verdict: Verdict) -> str:
+    """The report as one HTML document.
+
+    Whatever comes from data sets, models or the study is escaped and its unseen characters are
+    named; the page's Content-Security-Policy allows its own style sheet (by hash) and nothing
+    else.
+    """
+    shown = visible_copy(verdict)
+    style = _style()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    primary = shown.primary
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            v=shown,
+            style=Markup(style),
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
+            "form-action 'none'",
+            score_bars=charts.score_bars(shown),
+            gain_bar=charts.gain_bar(shown),
+            forgetting_bars=charts.forgetting_bars(shown),
+            cost_plot=charts.cost_plot(
+                shown.cost, primary.with_ or "fine-tuned", primary.without or "baseline"
+            ),
+            curve_plot=charts.curve_plot(shown.learning_curve),
+            loss_plots=[charts.loss_plot(run) for run in shown.training],
+            checklist=_checklist(shown.checklist),
+            not_reached=_not_reached(shown),
+        )
+    )
+
+
+def _style() -> str:
+    return files("tunewise.report").joinpath("templates/report.css").read_text("utf-8")
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tunewise.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(fmt=fmt, words=words)
+    environment.filters.update(pct=lambda x: f"{x:.2f}%", setting=_setting, fold=_fold, tidy=_tidy)
+    return environment
+
+
+def _tidy(sentence: str) -> str:
+    """A sentence in which no line breaks between a number and its per cent sign."""
+    return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _setting(value: Any) -> str:
+    """What was chosen on dev, as short as it goes."""
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return fmt.plain(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
+
+
+def _fold(text: str) -> tuple[str | None, str]:
+    """A long text's beginning (None for a short one), and the text."""
+    whole = text
+    if len(text) > _LONGEST_TEXT:
+        rest = len(text) - _LONGEST_TEXT
+        whole = f"{text[:_LONGEST_TEXT]}… ({fmt.plural(rest, 'more character')} not shown)"
+    if len(text) <= _FOLD_CHARACTERS and text.count("\n") < _FOLD_LINES:
+        return None, whole
+    lines = text[: _FOLD_CHARACTERS - 40].split("\n")[: _FOLD_LINES - 2]
+    return "\n".join(lines).rstrip(), whole
+
+
+def _checklist(answers: list[Answer]) -> list[tuple[str, list[Answer]]]:
+    groups = [(title, [a for a in answers if a.group == key]) for key, title in _GROUPS]
+    return [(title, found) for title, found in groups if found]
+
+
+def _not_reached(v: Verdict) -> list[str]:
+    """Sections that would be empty, so that they are named once and not shown."""
+    parts = {
+        "scores": any(c.score is not None for c in v.candidates),
+        "the comparison that decides": v.primary.gain is not None,
+        "costs": v.cost.status != "unknown" or bool(v.cost.reason or v.candidates),
+        "learning curve": bool(v.learning_curve.points or v.learning_curve.reason),
+        "forgetting": bool(v.forgetting.suites or v.forgetting.reason),
+        "worked examples": bool(v.examples),
+        "training": bool(v.training),
+    }
+    return [name for name, there in parts.items() if not there]
