@@ -10,15 +10,9 @@ from tunewise.errors import ModelError
 from tunewise.models.engine import Engine
 
 
-def context_length(engine: Engine) -> int | None:
-    """Tokens that prompt and answer may take together; None where the engine does not say."""
-    length = getattr(engine, "context_length", None)
-    return int(length) if length else None
-
-
 def fits(engine: Engine, request: Request) -> bool:
     """Whether prompt and answer fit the engine's context; True where that is unknown."""
-    most = context_length(engine)
+    most = engine.context_length
     if most is None:
         return True
     try:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from tunewise.candidates.answers import AnswerShape, shape_of
-from tunewise.candidates.asking import AskedFitted, as_many_as_fit, ask, context_length, fits
+from tunewise.candidates.asking import AskedFitted, as_many_as_fit, ask, fits
 from tunewise.candidates.base import NotOfferedError
 from tunewise.candidates.choosing import DevSearch, Effort
 from tunewise.candidates.prompting import Limits
@@ -171,7 +171,7 @@ class FewShot:
             fitting = [option for option in made if _most_have_room(option, rows)]
             notes.extend(
                 f"{option.k} {selection} shots do not fit the context of "
-                f"{context_length(self.engine)} tokens for most rows: left out"
+                f"{self.engine.context_length} tokens for most rows: left out"
                 for option in made
                 if option not in fitting
             )
@@ -182,7 +182,7 @@ class FewShot:
         if not offered:
             raise NotOfferedError(
                 f"{self.name}: not even one example fits beside a row and its answer into the "
-                f"model's context of {context_length(self.engine)} tokens",
+                f"model's context of {self.engine.context_length} tokens",
                 hint="Take a model with a longer context, or leave few_shot out.",
             )
         return offered, notes

@@ -244,7 +244,7 @@ def averaged_items(arm: Arm) -> list[Item]:
     return rows
 
 
-def dev_by_hash(ids: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """The share of recorded rows that plays dev: by hash of the id, whatever the order."""
+def dev_by_hash(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """The share of recorded rows that plays dev: by hash of id or group, whatever the order."""
     limit = int(fraction * 2**32)
-    return {i for i in ids if int(canonical_hash([seed, i])[:8], 16) < limit}
+    return {k for k in keys if int(canonical_hash([seed, k])[:8], 16) < limit}

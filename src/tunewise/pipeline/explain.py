@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from tunewise.data.chat import Example, text_of
 from tunewise.pipeline.store import Item
@@ -16,19 +17,24 @@ def checklist(study: Study, verdict: Verdict) -> list[Answer]:
     """The questions to ask before fine-tuning, each answered from what was measured."""
     return [
         Answer(
+            group="use_case",
             question="What is the use case?",
             answer=study.use_case or "Not stated. Add `use_case` to the study file.",
             ok=bool(study.use_case) or None,
         ),
-        _alternatives(verdict.candidates),
-        _tunable(study, verdict),
-        _effort(study),
-        _compute(verdict),
-        _data(verdict),
-        _quality(verdict),
-        _tokens(verdict),
-        _reuse(verdict),
+        _in("alternatives", _alternatives(verdict.candidates)),
+        _in("costs", _tunable(study, verdict)),
+        _in("costs", _effort(study)),
+        _in("costs", _compute(verdict)),
+        _in("costs", _data(verdict)),
+        _in("benefits", _quality(verdict)),
+        _in("benefits", _tokens(verdict)),
+        _in("benefits", _reuse(verdict)),
     ]
+
+
+def _in(group: Literal["alternatives", "costs", "benefits"], answer: Answer) -> Answer:
+    return answer.model_copy(update={"group": group})
 
 
 def _alternatives(rows: Sequence[CandidateRow]) -> Answer:
@@ -59,7 +65,7 @@ def _tunable(study: Study, verdict: Verdict) -> Answer:
 
 def _effort(study: Study) -> Answer:
     hours, hour = study.costs.hours, study.costs.hour
-    question = "Cost: how much effort does it take?"
+    question = "How much effort does it take?"
     if hours is None:
         return Answer(question=question, answer="Unknown. Set `costs.hours` and `costs.hour`.")
     text = f"{hours:g} engineer hours"
@@ -74,7 +80,7 @@ def _retrains(study: Study) -> str:
 
 
 def _compute(verdict: Verdict) -> Answer:
-    question = "Cost: how much compute does it take?"
+    question = "How much compute does it take?"
     runs = [r for r in verdict.training if r.seconds is not None]
     if not runs:
         return Answer(question=question, answer="Nothing was trained here.")
@@ -96,11 +102,11 @@ def _data(verdict: Verdict) -> Answer:
     curve = verdict.learning_curve
     if curve.more_data is not None:
         text += " More data would help." if curve.more_data else " More data would not help much."
-    return Answer(question="Cost: is there enough good data?", answer=text, ok=not errors)
+    return Answer(question="Is there enough good data?", answer=text, ok=not errors)
 
 
 def _quality(verdict: Verdict) -> Answer:
-    question = "Benefit: is the quality better than the best baseline?"
+    question = "Is the quality better than the best baseline?"
     primary = verdict.primary
     if primary.gain is None or primary.interval is None:
         return Answer(question=question, answer="Not measured on the test rows.")
@@ -115,7 +121,7 @@ def _quality(verdict: Verdict) -> Answer:
 
 
 def _tokens(verdict: Verdict) -> Answer:
-    question = "Benefit: does it take fewer tokens?"
+    question = "Does it take fewer tokens?"
     by_name = {r.name: r for r in verdict.candidates}
     with_ = by_name.get(verdict.primary.with_ or "")
     without = by_name.get(verdict.primary.without or "")
@@ -132,7 +138,7 @@ def _tokens(verdict: Verdict) -> Answer:
 
 
 def _reuse(verdict: Verdict) -> Answer:
-    question = "Benefit: can the result be used elsewhere?"
+    question = "Can the result be used elsewhere?"
     tuned = [r.tuned_model for r in verdict.training if r.tuned_model]
     if not tuned:
         return Answer(question=question, answer="There is no tuned model.")

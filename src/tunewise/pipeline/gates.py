@@ -19,7 +19,7 @@ from tunewise.models.engine import Engine
 from tunewise.pipeline import forgetting
 from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE, judge
-from tunewise.pipeline.measure import mean_score, refuse_failures, scored_items
+from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
 from tunewise.pipeline.measured import Case
 from tunewise.pipeline.prepare import audit_stage
 from tunewise.pipeline.session import Session
@@ -97,14 +97,20 @@ class Gates:
             except NotOfferedError as reason:
                 if self.study.candidates is not None and len(self.session.specs) == 1:
                     raise
-                return {"note": reason.message, "chosen": {}}
+                left_out = f"{spec.name} was left out: {reason.message}"
+                return {"note": reason.message, "chosen": {}, "warnings": [left_out]}
             items = self._answers(spec, "dev", self.session.dev, fitted)
             self.store.write_items(spec.name, "dev", items)
-            return {"chosen": dict(fitted.chosen()), "note": None}
+            warnings: list[str] = []
+            if isinstance(fitted, RecordedFitted):
+                # Which test rows have an answer, not how good it is: the gaps are told.
+                fitted.answer_all_seeds(self.session.test)
+                warnings = recorded_gaps(spec.name, fitted.missing, fitted.extra)
+            return {"chosen": dict(fitted.chosen()), "note": None, "warnings": warnings}
 
         result = self.store.stage(f"fit-{spec.name}", "G1", self.session.digest, work)
-        if result.get("note"):
-            self.session.warn(f"{spec.name} was left out: {result['note']}")
+        for text in result.get("warnings", []):
+            self.reporter.warn(text)
         items = self.store.items(spec.name, "dev")
         if items:
             self.reporter.note(f"{spec.name}: {mean_score(self.session.scorer, items):.1f} on dev")
@@ -205,12 +211,17 @@ class Gates:
             for rows in parts(self.session.tuner(spec).train, sizes) if sizes else ():
                 self._pilot(spec, rates[spec.name], rows)
             flat.append(bool(sizes) and self._flat(spec))
-        if all(flat):
-            self.session.warn(
-                "The pilot's learning curve is flat and below the best baseline, so the full "
-                "fine-tune was not run."
-            )
-        return all(flat)
+        ends = all(flat)
+        text = (
+            "The pilot's learning curve is flat and below the best baseline, so the full "
+            "fine-tune was not run."
+        )
+        if ends:
+            self.reporter.warn(text)
+        self.store.stage(
+            "pilot", "G2", self.session.digest, lambda: {"warnings": [text] if ends else []}
+        )
+        return ends
 
     def _pilot(self, spec: CandidateSpec, rate: float, rows: Sequence[Example]) -> None:
         name = f"{spec.name}-{len(rows)}"
@@ -357,9 +368,11 @@ class Gates:
     def _forgetting(self) -> None:
         """Measured only where the verdict hangs on it: the other verdicts ship no tuned model."""
         wanted = self.study.forgetting
+        if not self._tuned or (wanted.suite is None and wanted.must_pass is None):
+            return
         before = judge(self.case())
         winner = before.primary.with_
-        if before.verdict != "FINE_TUNE" or (wanted.suite is None and wanted.must_pass is None):
+        if before.verdict != "FINE_TUNE":
             return
         seeds = [seed for name, seed in self._tuned if name == winner]
         if not seeds or winner is None:
@@ -395,7 +408,7 @@ class Gates:
 
     def finish(self) -> Verdict:
         """The verdict on what was measured."""
-        verdict = judge(self.case(), warnings=self.session.warnings)
+        verdict = judge(self.case())
         if self.session.engines.spent_usd:
             verdict.cost.spent_usd = self.session.engines.spent_usd
         return verdict

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -45,9 +44,9 @@ GUESSED_DISCORDANCE = 0.2
 """Share of rows on which two systems are taken to differ before anything was measured."""
 
 
-def judge(case: Case, *, warnings: Sequence[str] = ()) -> Verdict:
+def judge(case: Case) -> Verdict:
     """The verdict on what has been measured so far."""
-    return _Judge(case).verdict(warnings)
+    return _Judge(case).verdict()
 
 
 class _Judge:
@@ -58,7 +57,7 @@ class _Judge:
         self.study = case.study
         self.measured = Measured(case)
 
-    def verdict(self, warnings: Sequence[str]) -> Verdict:
+    def verdict(self) -> Verdict:
         study, measured = self.study, self.measured
         evidence = measured.evidence()
         decision = decide(evidence)
@@ -88,7 +87,7 @@ class _Judge:
                 for r in self.case.store.stages()
             ],
             reproducibility=self._reproducibility(),
-            warnings=self._warnings(decision, warnings),
+            warnings=self._warnings(decision),
         )
         verdict.checklist = checklist(study, verdict)
         verdict.next_steps = next_steps(study, verdict)
@@ -263,8 +262,12 @@ class _Judge:
             found["prices"] = f"{self.case.prices.date}, {self.case.prices.source}"
         return found
 
-    def _warnings(self, decision: Decision, given: Sequence[str]) -> list[str]:
-        found = list(given) + list(self.measured.data.get("warnings", []))
+    def _warnings(self, decision: Decision) -> list[str]:
+        found = [
+            text
+            for record in self.case.store.stages()
+            for text in record["result"].get("warnings", [])
+        ]
         if self.measured.comparison is None:  # otherwise they stand beside the comparison
             found += decision.notes
         scorer = self.case.scorer

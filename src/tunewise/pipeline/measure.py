@@ -52,6 +52,26 @@ def _scores(
     return [scorer.score(e, c) for e, c in zip(examples, completions, strict=True)]
 
 
+def recorded_gaps(name: str, missing: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """What to tell where recorded answers and rows do not match."""
+    found = []
+    if missing:
+        found.append(
+            f"{name}: {len(missing):,} rows have no recorded answer and count as wrong "
+            f"({_some(missing)})."
+        )
+    if extra:
+        found.append(
+            f"{name}: {len(extra):,} recorded ids belong to no row and are not used "
+            f"({_some(extra)})."
+        )
+    return found
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+
+
 def mean_score(scorer: Scorer, items: Sequence[Item]) -> float:
     """The score of a set of items, in points."""
     rows = [ItemScore(i.score, details=i.details, data=i.data) for i in items]

@@ -83,8 +83,13 @@ def _recorded_split(
     else:
         rows = examples_from_recorded(answers)
     if study.dev_fraction is not None and not any(r.split == "dev" for r in rows):
-        dev_ids = dev_by_hash([r.id for r in rows], study.dev_fraction, study.seed)
-        rows = [replace(r, split="dev" if r.id in dev_ids else "test") for r in rows]
+        # By group where there are groups: rows of one group must not stand on both sides.
+        keys = [r.id if r.group is None else r.group for r in rows]
+        dev_keys = dev_by_hash(keys, study.dev_fraction, study.seed)
+        rows = [
+            replace(r, split="dev" if key in dev_keys else "test")
+            for r, key in zip(rows, keys, strict=True)
+        ]
     parts = {
         "train": (*train, *(r for r in rows if r.split == "train")),
         "dev": tuple(r for r in rows if r.split == "dev"),

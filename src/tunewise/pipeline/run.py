@@ -36,12 +36,15 @@ class Outcome:
 
 @contextmanager
 def _session(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Iterator[Session]:
-    with workspace.lock(loaded.study.name):
-        session = Session(loaded, workspace, reporter)
-        try:
-            yield session
-        finally:
-            session.close()
+    try:
+        with workspace.lock(loaded.study.name):
+            session = Session(loaded, workspace, reporter)
+            try:
+                yield session
+            finally:
+                session.close()
+    except StudyError as error:
+        raise loaded.located(error) from error
 
 
 def run_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Outcome:
@@ -137,7 +140,7 @@ def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
     if spec.kind in ("classifier", "recorded") or model is None:
         return PlannedCandidate(spec.name, spec.kind, None, usd=0.0)
     runs = len(seeds_of(session.study)) if spec.is_fine_tuned else 0
-    asked = _DEV_ROUNDS[spec.kind] * len(session.dev) + len(session.test)
+    asked = _DEV_ROUNDS.get(spec.kind, 1) * len(session.dev) + len(session.test)
     requests = asked * max(1, runs)
     each = [sum(estimate_tokens(text_of(m)) for m in row.prompt) for row in session.test]
     shots = 8 * (sum(each) / max(1, len(each))) if spec.kind == "few_shot" else 0.0

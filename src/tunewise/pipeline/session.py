@@ -36,7 +36,6 @@ class Session:
         self.directory = loaded.directory
         self.workspace = workspace
         self.reporter = reporter
-        self.warnings: list[str] = []
         costs = self.study.costs
         self.prices: Prices | None = load_prices(Path(costs.prices)) if costs.prices else None
         self.engines = Engines(self.study, self.prices, workspace.root / "answers")
@@ -200,8 +199,3 @@ class Session:
         base = spec.model or self.study.model
         assert base is not None
         return self.engines.get(base, adapter)
-
-    def warn(self, text: str) -> None:
-        """Tell the user now, and again in the report."""
-        self.warnings.append(text)
-        self.reporter.warn(text)

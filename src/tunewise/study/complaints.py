@@ -143,7 +143,7 @@ def _complaint(path: KeyPath, items: list[Mapping[str, Any]], raw: Any) -> Compl
         return Complaint(path, "unknown key", _nearest(path))
     if first["type"] == "value_error":
         return Complaint(path, str(first["msg"]).removeprefix("Value error, "))
-    wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
+    words = " or ".join(dict.fromkeys(wanted(item) for item in items))
     value = _at(raw, path)
     shown = _shown(path, value)
     hint = None
@@ -152,10 +152,11 @@ def _complaint(path: KeyPath, items: list[Mapping[str, Any]], raw: Any) -> Compl
         choices = re.findall(r"'([^']*)'", expected)
         near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`?" if near else None
-    return Complaint(path, f"should be {wanted}{shown}", hint)
+    return Complaint(path, f"should be {words}{shown}", hint)
 
 
-def _wanted(item: Mapping[str, Any]) -> str:
+def wanted(item: Mapping[str, Any]) -> str:
+    """What pydantic expected, in the words of a user."""
     text = str(item["msg"]).removeprefix("Input should be ")
     for pattern, words in _KINDS:
         text = pattern.sub(words, text)

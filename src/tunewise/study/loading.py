@@ -31,12 +31,21 @@ class LoadedStudy:
         path: the study file, as given.
         directory: its folder, absolute; what the study's relative paths are relative to.
         raw: what the file says, with overrides applied, paths as written; JSON values.
+        places: the line of each key.
     """
 
     study: Study
     path: Path
     directory: Path
     raw: Mapping[str, Any]
+    places: Places
+
+    def located(self, error: StudyError) -> StudyError:
+        """An error that names a key, met while the study ran, with the key's file and line."""
+        path = _steps(error.where or "", self.raw)
+        if not path or path[0] not in self.raw:
+            return error
+        return StudyError(error.message, where=self.places.where(path), hint=error.hint)
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> LoadedStudy:
@@ -69,8 +78,9 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> LoadedStudy:
     directory = path.parent.absolute()
     study = _checked(raw, places)
     _checked_numbers(study, places)
+    _checked_primary(study, places)
     resolved = _resolved(study, raw, directory, places)
-    return LoadedStudy(_checked(resolved, places), path, directory, raw)
+    return LoadedStudy(_checked(resolved, places), path, directory, raw, places)
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -150,6 +160,28 @@ def _checked_numbers(study: Study, places: Places) -> None:
                 yield from walk(inner, (*path, index))
 
     complaints = list(walk(study.model_dump(), ()))
+    if complaints:
+        raise study_error(complaints, places)
+
+
+def _checked_primary(study: Study, places: Places) -> None:
+    """The pair that decides: first a candidate with fine-tuning, then one without."""
+    if study.primary is None:
+        return
+    known = {c.name: c.is_fine_tuned for c in study.candidates or []}
+    complaints = []
+    for index, (name, tuned) in enumerate(zip(study.primary, (True, False), strict=True)):
+        if known.get(name) is tuned:
+            continue
+        what = "with" if tuned else "without"
+        fitting = [other for other, is_tuned in known.items() if is_tuned is tuned]
+        complaints.append(
+            Complaint(
+                ("primary", index),
+                f"{name!r} is not a candidate {what} fine-tuning",
+                f"Write [WITH, WITHOUT]; candidates {what}: {', '.join(fitting) or 'none'}.",
+            )
+        )
     if complaints:
         raise study_error(complaints, places)
 

@@ -15,14 +15,17 @@ Example::
 from __future__ import annotations
 
 import datetime
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from tunewise.errors import StudyError
+from tunewise.study.complaints import Places, wanted
 from tunewise.study.schema import Strict
+from tunewise.study.yaml_source import parse_yaml, read_text
 
 STALE_DAYS = 90
 
@@ -64,21 +67,29 @@ def load_prices(path: Path) -> Prices:
     """Read a price file.
 
     Raises:
-        StudyError: when it is missing, not YAML, or a key or value is wrong.
+        StudyError: when it is missing, not YAML, or a key or value is wrong; with the line.
     """
+    parsed = parse_yaml(read_text(path, "price file"), str(path))
     try:
-        raw: Any = yaml.safe_load(path.read_text("utf-8-sig"))
-    except FileNotFoundError:
-        raise StudyError("no such price file", where=str(path)) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StudyError(f"cannot be read as YAML: {error}", where=str(path)) from None
-    try:
-        return Prices.model_validate(raw)
+        return Prices.model_validate(parsed.value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise StudyError(
-            f"{first['msg']}",
-            where=f"{path}: {key}",
-            hint="A price file has `date`, `source` and `models: {NAME: {input: …, output: …}}`.",
-        ) from None
+        first = error.errors(include_url=False)[0]
+    places = Places(str(path), parsed.lines)
+    raise StudyError(_wrong(first), where=places.where(first["loc"]), hint=_FORM)
+
+
+_FORM = (
+    "A price file has `date: 2026-01-31`, `source: URL`, and "
+    "`models: {NAME: {input: 0.4, output: 1.6}}` in US dollars per 1M tokens."
+)
+
+
+def _wrong(first: Mapping[str, Any]) -> str:
+    if first["type"] == "missing":
+        return "this key is missing"
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        known = [*Prices.model_fields, *ModelPrice.model_fields, *TrainingPrice.model_fields]
+        near = difflib.get_close_matches(key, known, n=1)
+        return f"unknown key; did you mean `{near[0]}`?" if near else "unknown key"
+    return f"should be {wanted(first)}"

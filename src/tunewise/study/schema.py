@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-CandidateKind = Literal[
+_KINDS = (
     "zero_shot",
     "few_shot",
     "rag",
@@ -24,7 +28,23 @@ CandidateKind = Literal[
     "fine_tuned",
     "fine_tuned+rag",
     "recorded",
-]
+)
+
+
+def _known_kind(value: str) -> str:
+    if value in _KINDS:
+        return value
+    # Looked up only for a name that is not ours: reading all packages' metadata takes time.
+    installed = sorted(e.name for e in entry_points(group="tunewise.candidates"))
+    if value not in installed:
+        expected = ", ".join(f"'{kind}'" for kind in (*_KINDS, *installed))
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": expected}
+        )
+    return value
+
+
+CandidateKind = Annotated[str, AfterValidator(_known_kind), WithJsonSchema({"enum": [*_KINDS]})]
 Effort = Literal["quick", "standard", "thorough"]
 
 
@@ -142,17 +162,6 @@ class CandidateSpec(Strict):
     def is_fine_tuned(self) -> bool:
         """Whether a fine-tuned model takes part in its answers."""
         return self.kind.startswith("fine_tuned") or bool(self.fine_tuned)
-
-
-_KINDS = (
-    "zero_shot",
-    "few_shot",
-    "rag",
-    "classifier",
-    "fine_tuned",
-    "fine_tuned+rag",
-    "recorded",
-)
 
 
 class Lora(Strict):

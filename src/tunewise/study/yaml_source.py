@@ -82,8 +82,8 @@ for _tag, _construct in (
     _Loader.yaml_constructors[_tag] = _construct
 
 
-def read_text(path: Path) -> str:
-    """The text of a study file.
+def read_text(path: Path, kind: str = "study file") -> str:
+    """The text of a study file, or of another ``kind`` of YAML file.
 
     Raises:
         StudyError: it is missing (near names are given), no file, too large, or not UTF-8.
@@ -92,19 +92,19 @@ def read_text(path: Path) -> str:
     try:
         if path.is_dir():
             inside = sorted(p.name for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
-            hint = f"It holds {', '.join(inside[:5])}." if inside else None
-            raise StudyError("this is a folder, not a study file", where=where, hint=hint)
+            hint = f"It holds {', '.join(inside[:5])}." if inside else "Name the file inside it."
+            raise StudyError(f"this is a folder, not a {kind}", where=where, hint=hint)
         with path.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         hint = near_names(path) or "Write one from your data: tunewise init rows.jsonl"
-        raise StudyError("there is no such study file", where=where, hint=hint) from None
+        raise StudyError(f"there is no such {kind}", where=where, hint=hint) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise StudyError(f"the study file cannot be read: {reason}", where=where) from None
+        raise StudyError(f"the {kind} cannot be read: {reason}", where=where) from None
     if len(content) > LARGEST_BYTES:
         raise StudyError(
-            "a study file may have 1 MiB at most",
+            f"a {kind} may have 1 MiB at most",
             where=where,
             hint="It names the data (`data.examples: FILE`); it does not hold them.",
         )
@@ -190,6 +190,12 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> StudyError:
         hint = "Check the indentation, and quote text that holds `: `."
     elif "expected a single document" in str(error.context):
         problem, hint = "a second document begins here", "Remove the line with `---`."
+    elif "while parsing a flow" in str(error.context) and error.context_mark:
+        opened = error.context_mark
+        problem = f"the bracket of line {opened.line + 1}, column {opened.column + 1} is not closed"
+        hint = "Close it with `]` or `}`, and put a comma between its values."
+    elif "quoted scalar" in str(error.context) and error.context_mark:
+        problem = f"the quote of line {error.context_mark.line + 1} is not closed"
     elif error.context:
         problem = f"{problem} ({error.context})"
     return StudyError(problem, where=where, hint=hint)
