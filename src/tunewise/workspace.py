@@ -39,6 +39,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
                 where=str(path.parent),
                 hint="Set TUNEWISE_HOME to a folder that you can write to.",
             ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise WorkspaceError(
+                "results cannot be written here: a file stands where a folder is needed",
+                where=str(error.filename or path.parent),
+                hint="Move the file away, or set TUNEWISE_HOME to another folder.",
+            ) from error
         raise
 
 
@@ -129,28 +135,31 @@ class StudyFolder:
 
 
 class Workspace:
-    """The folder where everything of all studies lies; private to its owner (0700)."""
+    """The folder where everything of all studies lies; private to its owner (0700).
+
+    It is made when the first study is locked. A folder that holds something else already keeps
+    its mode and its files; only what Tunewise puts there is private.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (root or default_root()).absolute()
+
+    def _make(self) -> None:
         with _disk_errors(self.root / "x"):
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.root.chmod(0o700)
-            ignore = self.root / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not any(self.root.iterdir()):
+                self.root.chmod(0o700)
+                (self.root / ".gitignore").write_text("*\n")
+            for name in ("studies", "answers"):
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def study(self, name: str, digest: str) -> StudyFolder:
-        """The folder of a study; made if it is not there yet."""
-        folder = StudyFolder(self.root / "studies" / name / digest[:12])
-        with _disk_errors(folder.root / "x"):
-            for path in (folder.stages, folder.items, folder.answers):
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        """The folder of a study; its first file makes it, so that a failed start leaves none."""
+        return StudyFolder(self.root / "studies" / name / digest[:12])
 
     def studies(self) -> list[StudyFolder]:
-        """All studies that lie here, the newest last."""
-        found = [p for p in (self.root / "studies").glob("*/*") if p.is_dir()]
+        """All studies that lie here as resolved, the newest last; no training runs."""
+        found = [p for p in (self.root / "studies").glob("*/" + 12 * "[0-9a-f]") if p.is_dir()]
         return [StudyFolder(p) for p in sorted(found, key=lambda p: p.stat().st_mtime)]
 
     @contextlib.contextmanager
@@ -161,8 +170,11 @@ class Workspace:
             WorkspaceError: when another process holds it.
         """
         folder = self.root / "studies" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a+") as file:
+        self._make()
+        with _disk_errors(folder / ".lock"):
+            folder.mkdir(exist_ok=True)
+            opened = (folder / ".lock").open("a+")
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -193,8 +205,11 @@ class Workspace:
         entries = self.test_openings(rows_hash)
         if not any(e["study_hash"] == study_hash for e in entries):
             entry = {"rows": rows_hash, "study": study, "study_hash": study_hash}
-            with _disk_errors(self._ledger), self._ledger.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            with _disk_errors(self._ledger), self._ledger.open("a+b") as file:
+                # A line that a killed run left unfinished must not swallow the next one.
+                end = file.seek(0, os.SEEK_END)
+                cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+                file.write(("\n" * cut + json.dumps(entry) + "\n").encode())
                 file.flush()
                 os.fsync(file.fileno())
             entries.append(entry)
@@ -205,10 +220,10 @@ class Workspace:
         if not self._ledger.exists():
             return []
         found = []
-        for line in self._ledger.read_text("utf-8").splitlines():
+        for line in self._ledger.read_text("utf-8", "replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 entry = json.loads(line)
-                if entry.get("rows") == rows_hash:
+                if isinstance(entry, dict) and entry.get("rows") == rows_hash:
                     found.append(entry)
         return found
 

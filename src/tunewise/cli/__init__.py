@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -9,44 +10,65 @@ from typing import Any
 
 def main() -> None:
     """Entry point of the ``tunewise`` command; turns known errors into words and exit codes."""
-    import click
-
-    from tunewise.cli.app import app
     from tunewise.errors import TunewiseError
 
     debug = bool(os.environ.get("TUNEWISE_DEBUG"))
     try:
-        result: Any = app(standalone_mode=False)
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output went away (`tunewise … | head`): not an error of ours.
+        _drop_stdout()
+        code = 0
     except TunewiseError as error:
         if debug:
             raise
         show_error(error)
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our output went away (`tunewise … | head`): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = error.exit_code
     except OSError as error:
         if debug:
             raise
-        import errno
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        message = "the disk is full; what was finished before is intact" if full else error.strerror
+        show_error(TunewiseError(message or str(error), where=str(error.filename or "")))
+        _drop_stdout()
+        code = 3
+    sys.exit(code)
 
-        if error.errno == errno.ENOSPC:
-            message = "the disk is full; what was finished before is intact"
-        else:
-            message = f"{error.strerror or error}"
-        show_error(TunewiseError(message, where=str(error.filename or "")))
-        sys.exit(3)
-    sys.exit(result if isinstance(result, int) else 0)
+
+def _run(arguments: list[str]) -> int:
+    """Run one command; its exit code.
+
+    Typer's own entry point would turn Ctrl-C and a closed pipe into exit codes of its own and
+    say nothing, so the command is called here.
+    """
+    import typer
+
+    from tunewise.cli.app import app
+
+    # What typer raises for every usage error: click's class, or that of the copy it carries.
+    usage_error: Any = typer.BadParameter.__base__
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("tunewise", arguments) as context:
+            command.invoke(context)
+    except usage_error as error:
+        error.show()
+        return 2
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    return 0
+
+
+def _drop_stdout() -> None:
+    from tunewise.cli.output import drop
+
+    drop(sys.stdout)
 
 
 def show_error(error: Any) -> None:

@@ -69,7 +69,10 @@ def demo(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Three small studies, offline: fine-tuning wins one, retrieval one, prompting one."""
+    """Three studies offline; each another way wins.
+
+    Fine-tuning wins one, retrieval one, prompting one.
+    """
     from tunewise.cli.show import show_demo
     from tunewise.demo import run_demo
 
@@ -84,7 +87,7 @@ def init(
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Look at the data and write a study file: metric, candidates and why."""
+    """Look at the data and write a study file, with reasons."""
     from tunewise.cli.show import show_proposal
     from tunewise.pipeline.propose import write_study
 
@@ -109,7 +112,7 @@ def audit(
     ] = "tunewise/tiny",
     json_output: JsonOption = False,
 ) -> None:
-    """Look for broken rows, leaks, duplicates, contradictions and personal data."""
+    """Look for broken rows, leaks, duplicates, personal data."""
     from tunewise.cli.show import show_audit, show_tokens
 
     if tokens is not None:
@@ -141,7 +144,10 @@ def run(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """From the study file to a verdict. A stopped run goes on where it was."""
+    """From the study file to a verdict.
+
+    A stopped run goes on where it was.
+    """
     from tunewise.cli.show import show_outcome, show_plan
     from tunewise.pipeline.run import plan_study, run_study
     from tunewise.study.loading import load_study
@@ -165,7 +171,10 @@ def report(
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compute the verdict again from the items on disk, offline, and write the report."""
+    """Compute the verdict again from disk, offline.
+
+    Writes verdict.json and the report anew; nothing is asked or trained.
+    """
     from tunewise.cli.show import show_outcome
     from tunewise.pipeline.run import report_study
     from tunewise.study.loading import load_study
@@ -183,7 +192,7 @@ def forecast(
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """What a run would take: time, memory and money, before any is spent."""
+    """What a run would take: time, memory, money."""
     run(study, overrides, workspace, dry_run=True, json_output=json_output, quiet=quiet)
 
 
@@ -227,15 +236,15 @@ def chat(
     talk(model, adapter, system, message, max_tokens)
 
 
-@app.command()
+@app.command(epilog="Example: tunewise routes")
 def routes() -> None:
-    """Where fine-tuning can run: what is here, what is missing, how to get it."""
+    """Where fine-tuning can run, and what is missing for it."""
     from tunewise.cli.show import show_routes
 
     show_routes()
 
 
-@app.command()
+@app.command(epilog="Example: tunewise schema > study.schema.json")
 def schema(
     verdict: Annotated[
         bool, typer.Option("--verdict", help="Of verdict.json, not of the study file.")
@@ -244,18 +253,20 @@ def schema(
     """Print the JSON Schema of the study file, for editors."""
     import json
 
+    from tunewise.cli.output import put
+
     if verdict:
         from tunewise.report.schema import json_schema
     else:
         from tunewise.study.loading import json_schema
-    typer.echo(json.dumps(json_schema(), indent=2))
+    put(json.dumps(json_schema(), indent=2) + "\n")
 
 
-@app.command()
+@app.command(epilog="Example: tunewise clean --keep 2 --yes")
 def clean(
     workspace: WorkspaceOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it only show.")] = False,
-    keep: Annotated[int, typer.Option(help="Newest runs to keep of each study.")] = 1,
+    keep: Annotated[int, typer.Option(min=0, help="Newest runs to keep of each study.")] = 1,
 ) -> None:
     """Show what old runs take on disk, and free it with --yes."""
     from tunewise.cli.show import show_clean
@@ -265,8 +276,7 @@ def clean(
 
 
 def _reporter(quiet: bool) -> TerminalReporter:
-    from rich.console import Console
-
+    from tunewise.cli.output import Output
     from tunewise.cli.progress import TerminalReporter
 
-    return TerminalReporter(Console(stderr=True), quiet=quiet)
+    return TerminalReporter(Output(stderr=True), quiet=quiet)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunewise.cli.output import Output, put
 from tunewise.report import format as fmt
 from tunewise.report.text import visible
 
@@ -38,17 +37,17 @@ _STYLES = {
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    put(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def show_outcome(outcome: Outcome, as_json: bool) -> None:
     """A verdict."""
     if as_json:
-        sys.stdout.write(outcome.verdict.to_json())
+        put(outcome.verdict.to_json())
         return
     from tunewise.report.terminal import print_verdict
 
-    print_verdict(outcome.verdict, Console(), report=outcome.report)
+    print_verdict(outcome.verdict, Output(), report=outcome.report)
 
 
 def show_demo(runs: Sequence[DemoRun], as_json: bool) -> None:
@@ -56,7 +55,7 @@ def show_demo(runs: Sequence[DemoRun], as_json: bool) -> None:
     if as_json:
         _print_json({r.kind: json.loads(r.outcome.verdict.to_json()) for r in runs})
         return
-    console = Console()
+    console = Output()
     table = Table(title="The same question, asked of different tasks", title_justify="left")
     for column in ("demo", "verdict", "use", "why"):
         table.add_column(column, overflow="fold", ratio=3 if column == "why" else None)
@@ -76,7 +75,7 @@ def show_demo(runs: Sequence[DemoRun], as_json: bool) -> None:
 
 def show_proposal(written: Written) -> None:
     """A study file that `init` wrote, and why it looks so."""
-    console = Console()
+    console = Output()
     proposal = written.proposal
     console.print(Text(f"Wrote {written.path}", style="bold"), soft_wrap=True)
     for reason in proposal.reasons:
@@ -91,7 +90,7 @@ def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bo
     if as_json:
         _print_json(outcome.as_dict())
         return
-    console = Console()
+    console = Output()
     report = outcome.report
     rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in report.rows.items())
     console.print(f"[bold]{rows or 'no'}[/bold] rows in {report.seconds:.1f} s", highlight=False)
@@ -117,7 +116,7 @@ def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bo
 
 def show_tokens(row: RowTokens) -> None:
     """One row's tokens: what is learnt in colour, what is only read dim."""
-    console = Console()
+    console = Output()
     text = Text()
     for token, weight in row.tokens:
         text.append(token.replace("\n", "⏎\n"), style="bold green" if weight else "dim")
@@ -131,7 +130,7 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         _print_json(asdict(plan))
         return
-    console = Console()
+    console = Output()
     rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in plan.rows.items())
     console.print(f"[bold]{plan.study}[/bold]: {rows} rows", highlight=False)
     console.print(f"The test shows gains from about {fmt.points(plan.mde)} points on.")
@@ -169,7 +168,7 @@ def show_training(runs: Iterable[TrainingRun], as_json: bool) -> None:
     if as_json:
         _print_json([run.model_dump(mode="json") for run in runs])
         return
-    console = Console()
+    console = Output()
     for run in runs:
         console.print(
             f"[bold]{run.candidate}[/bold]: {run.steps} steps, "
@@ -206,14 +205,14 @@ def show_routes() -> None:
             table.add_row(name, "no", 'pip install "tunewise[local]"')
         else:
             table.add_row(name, "yes", "this machine, LoRA or all weights")
-    Console().print(table)
+    Output().print(table)
 
 
 def show_clean(workspace: Workspace, *, keep: int, delete: bool) -> None:
     """What lies in the workspace, and what can go."""
     from tunewise.workspace import folder_size, remove_folder
 
-    console = Console()
+    console = Output()
     console.print(
         f"{workspace.root}: {fmt.memory(folder_size(workspace.root) / 1e6)}",
         soft_wrap=True,
@@ -227,7 +226,8 @@ def show_clean(workspace: Workspace, *, keep: int, delete: bool) -> None:
         size = fmt.memory(folder_size(path) / 1e6)
         console.print(f"  {path.relative_to(workspace.root)}  {size}", highlight=False)
         if delete:
-            remove_folder(path)
+            with workspace.lock(path.parent.name):  # not under the feet of a run
+                remove_folder(path)
     if not old:
         console.print("No old runs to remove.")
     elif delete:

@@ -44,6 +44,7 @@ class Gates:
 
     def run(self) -> Verdict:
         """All gates, to the first that ends the study."""
+        self.store.forget_lost()
         self._g0()
         data = self.store.result("data") or {}
         if data["broken"] or data["leaked_share"] >= LEAK_SHARE:

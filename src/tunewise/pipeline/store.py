@@ -1,15 +1,15 @@
 """What a study has finished: one JSON file a stage, one JSONL file of items a candidate.
 
-A stage file names the hash of all that the stage depends on. A rerun takes the file where that
-hash still fits and runs the stage again where it does not. Items are the only source of the
-numbers in a report.
+A stage file names the hash of all that the stage depends on, and the item files that it wrote. A
+rerun takes the stage where that hash still fits and its items are there, and runs it again where
+not. Items are the only source of the numbers in a report.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Store:
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
+        self._written: list[str] = []
 
     def stage(
         self, name: str, gate: str, depends_on: object, work: Callable[[], dict[str, Any]]
@@ -61,25 +62,51 @@ class Store:
         key = canonical_hash(depends_on)
         if path.exists():
             stands = read_json(path)
-            if isinstance(stands, dict) and stands.get("key") == key:
+            if isinstance(stands, dict) and stands.get("key") == key and not self._lost(stands):
                 result: dict[str, Any] = stands["result"]
                 return result
         started = time.monotonic()
-        result = work()
+        outer, self._written = self._written, []
+        try:
+            result = work()
+            written = sorted(set(self._written))
+        finally:
+            self._written = outer
         record = {
             "stage": name,
             "gate": gate,
             "key": key,
             "seconds": round(time.monotonic() - started, 3),
+            "items": written,
             "result": result,
         }
         write_json_atomic(path, record)
         return result
 
     def stages(self) -> list[dict[str, Any]]:
-        """All stage records (``stage``, ``gate``, ``seconds``, ``result``), by gate and age."""
+        """All stage records (``stage``, ``gate``, ``seconds``, ``result``), by gate and age.
+
+        Raises:
+            WorkspaceError: items of a finished stage are gone.
+        """
         paths = sorted(self.folder.stages.glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
-        return sorted((read_json(p) for p in paths), key=lambda r: str(r["gate"]))
+        records = sorted((read_json(p) for p in paths), key=lambda r: str(r["gate"]))
+        for lost in (name for record in records for name in self._lost(record)):
+            raise WorkspaceError(
+                "the items behind a finished stage are gone",
+                where=str(self.folder.items / lost),
+                hint="Measure them again: tunewise run STUDY. Answers are kept elsewhere.",
+            )
+        return records
+
+    def forget_lost(self) -> None:
+        """Remove the record of every stage whose items are gone, so that it runs again."""
+        for path in self.folder.stages.glob("*.json"):
+            if self._lost(read_json(path)):
+                path.unlink()
+
+    def _lost(self, record: Mapping[str, Any]) -> list[str]:
+        return [n for n in record.get("items", []) if not (self.folder.items / n).exists()]
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The result of a finished stage, or None."""
@@ -94,8 +121,10 @@ class Store:
 
     def write_items(self, candidate: str, split: str, items: Iterable[Item]) -> None:
         """Write all items of a candidate on a split, atomically."""
+        path = self._items_path(candidate, split)
         lines = (json.dumps(asdict(item), ensure_ascii=False) for item in items)
-        write_text_atomic(self._items_path(candidate, split), "".join(f"{s}\n" for s in lines))
+        write_text_atomic(path, "".join(f"{s}\n" for s in lines))
+        self._written.append(path.name)
 
     def items(self, candidate: str, split: str) -> list[Item]:
         """The items of a candidate on a split; empty where it was not asked.

@@ -26,6 +26,7 @@ _KINDS = (
     (re.compile(r"a valid integer.*"), "a whole number"),
     (re.compile(r"a valid number.*"), "a number"),
     (re.compile(r"a valid boolean.*"), "true or false"),
+    (re.compile(r"a valid date\b.*"), "a date such as 2026-01-31"),
 )
 
 
