@@ -15,10 +15,12 @@ class Engine(Protocol):
     Attributes:
         model: the name under which answers are recorded.
         revision: identifies the exact weights (hash or provider's revision); part of cache keys.
+        context_length: tokens that prompt and answer may take together; None where unknown.
     """
 
     model: str
     revision: str
+    context_length: int | None
 
     def answer(
         self, requests: Sequence[Request], progress: Progress | None = None

@@ -1,0 +1,337 @@
+"""The decode loop: batches of answers, token by token, on transformers' own model forward."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from transformers import DynamicCache
+
+from tunewise.models.prefix_attention import (
+    IMPLEMENTATION,
+    OwnTokens,
+    PrefixCache,
+    additive_mask,
+    window,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tunewise.models.constraint import SchemaGuide
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Row:
+    """One answer in the making.
+
+    Attributes:
+        prompt: all token ids of the prompt.
+        budget: most tokens of the answer.
+        stop: strings that end it.
+        temperature: 0 is greedy.
+        seed: of its own random numbers, so that an answer does not depend on its batch.
+        guide: keeps it within a JSON Schema.
+        ids: the answer so far, without an end token.
+        generated: tokens computed for it, an end token included.
+        reason: why it ended (``stop``, ``length``), or None.
+        error: why it failed.
+    """
+
+    prompt: list[int]
+    budget: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: str = ""
+    guide: SchemaGuide | None = None
+    ids: list[int] = field(default_factory=list)
+    generated: int = 0
+    reason: str | None = None
+    error: str | None = None
+    _random: torch.Generator | None = None
+
+    @property
+    def random(self) -> torch.Generator:
+        if self._random is None:
+            digest = hashlib.sha256(self.seed.encode()).digest()
+            self._random = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        return self._random
+
+
+class _Layout(Protocol):
+    """How a batch's tokens lie in the cache."""
+
+    def first(self, rows: Sequence[Row]) -> torch.Tensor: ...
+    def step(self, tokens: torch.Tensor) -> torch.Tensor: ...
+    def select(self, kept: torch.Tensor) -> None: ...
+
+
+class Decoder:
+    """Computes shared prefixes and answers for one model.
+
+    Args:
+        model: in ``eval`` mode.
+        tokenizer: turns an answer's tokens back into text, to find stop strings.
+        end_ids: tokens that end an answer.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Sequence[int],
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.end_ids = frozenset(end_ids)
+        self.window = window(model)
+        self._layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+        known = inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._shares: bool | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def can_share(self, tokens: int) -> bool:
+        """Whether conversations of up to ``tokens`` may share prefixes with this model."""
+        if self.window is not None and tokens > self.window:
+            return False
+        if self._shares is None:
+            self._shares = self._probe()
+        return self._shares
+
+    @torch.no_grad()
+    def prefix(self, tokens: Sequence[int], parent: PrefixCache | None) -> PrefixCache:
+        """The cache of ``tokens`` after ``parent``, with which any number of rows can go on."""
+        before = parent.length if parent is not None else 0
+        cache = OwnTokens(self._layers)
+        mask = None
+        if parent is not None:
+            ones = torch.ones(1, len(tokens), len(tokens), dtype=torch.bool, device=self.device)
+            mask = additive_mask(ones.tril(), self.model.dtype)
+        with self._attention():
+            self.forward(
+                torch.tensor([list(tokens)], device=self.device),
+                attention_mask=mask,
+                position_ids=torch.arange(before, before + len(tokens), device=self.device)[None],
+                past_key_values=cache,
+                shared_prefix=parent,
+            )
+        return cache.after(parent)
+
+    @torch.no_grad()
+    def run(self, rows: Sequence[Row], prefix: PrefixCache | None, *, shared: bool) -> None:
+        """Write the answers of a batch into its rows.
+
+        Args:
+            rows: prompts that all begin with ``prefix``'s tokens.
+            prefix: what they share, or None.
+            shared: use the layout that shares prefixes (``can_share``), else transformers' own.
+        """
+        layout: _Layout = _SharedLayout(self, prefix) if shared else _PlainLayout(self)
+        with self._attention() if shared else contextlib.nullcontext():
+            live = list(rows)
+            logits = layout.first(live)
+            while True:
+                tokens = self._choose(logits, live)
+                kept = [
+                    i
+                    for i, (row, token) in enumerate(zip(live, tokens, strict=True))
+                    if self._goes_on(row, token)
+                ]
+                if not kept:
+                    return
+                if len(kept) < len(live):
+                    layout.select(torch.tensor(kept, device=self.device))
+                    live = [live[i] for i in kept]
+                logits = layout.step(torch.tensor([[tokens[i]] for i in kept], device=self.device))
+
+    def forward(self, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        """Logits after the last token, ``[batch, vocabulary]``, in float32."""
+        output = self.model(input_ids=tokens, use_cache=True, **arguments, **self._last_only)
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+    @contextlib.contextmanager
+    def _attention(self) -> Iterator[None]:
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation(IMPLEMENTATION)
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(before)
+
+    def _choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
+        for i, row in enumerate(rows):
+            if row.guide is not None:
+                allowed = row.guide.allowed(logits.shape[1])
+                logits[i].masked_fill_(~allowed.to(logits.device), -torch.inf)
+        tokens: list[int] = logits.argmax(dim=-1).tolist()
+        for i, row in enumerate(rows):
+            if row.temperature > 0:
+                chances = torch.softmax(logits[i].cpu() / row.temperature, dim=-1)
+                tokens[i] = int(torch.multinomial(chances, 1, generator=row.random))
+        return tokens
+
+    def _goes_on(self, row: Row, token: int) -> bool:
+        """Add ``token`` to the answer; False when the answer is at its end."""
+        row.generated += 1
+        if row.guide is not None:
+            row.guide.accept(token)
+            row.error = row.guide.error or None
+        if row.error or token in self.end_ids:
+            row.reason = "stop" if row.error is None else None
+            return False
+        row.ids.append(token)
+        if (row.guide is not None and row.guide.complete) or self._stopped(row):
+            row.reason = "stop"
+        elif len(row.ids) >= row.budget:
+            row.reason = "length"
+        return row.reason is None
+
+    def _stopped(self, row: Row) -> bool:
+        if not row.stop:
+            return False
+        # A token is at least one byte, so this tail holds any stop string that ends now.
+        tail = max(len(s.encode()) for s in row.stop) + 4
+        text = self.tokenizer.decode(row.ids[-tail:], skip_special_tokens=True)
+        return any(s in text for s in row.stop)
+
+    @torch.no_grad()
+    def _probe(self) -> bool:
+        """Whether sharing gives this model's own logits, tried on two short rows.
+
+        Models whose attention takes arguments that ours does not know (sinks, soft caps) or whose
+        layers keep another state differ, and then answer in the plain way.
+        """
+        if self.window == 0:
+            return False
+        size = int(self.model.config.get_text_config(decoder=True).vocab_size)
+        tokens = [(7 * i * i + 3 * i + 1) % size for i in range(24)]
+        long, short = Row(tokens, 1), Row(tokens[:19], 1)
+        try:
+            wanted = torch.cat(
+                [self.forward(torch.tensor([r.prompt], device=self.device)) for r in (long, short)]
+            )
+            parent = self.prefix(tokens[:6], None)
+            prefix = self.prefix(tokens[6:11], parent)
+            with self._attention():
+                found = _SharedLayout(self, prefix).first([long, short])
+        except Exception as error:  # another attention's arguments fail in ways of their own
+            log.debug("no shared prefixes: %s: %s", type(error).__name__, error)
+            return False
+        exact = self.model.dtype == torch.float32
+        tolerance = (1e-3 if exact else 0.2) * float(wanted.std())
+        difference = float((wanted - found).abs().max())
+        log.debug("shared prefixes: logits differ by %.2g, allowed %.2g", difference, tolerance)
+        return difference <= tolerance
+
+
+def _left_padded(rows: Sequence[Row], skip: int) -> tuple[list[list[int]], list[int]]:
+    """Token ids without the first ``skip``, and the padding before each."""
+    own = [row.prompt[skip:] for row in rows]
+    width = max(map(len, own))
+    pads = [width - len(ids) for ids in own]
+    return [[0] * pad + ids for pad, ids in zip(pads, own, strict=True)], pads
+
+
+class _SharedLayout:
+    """The prefix once, each row's own tokens after it; padding between is masked out.
+
+    Positions are the true ones, so the padding's place does not matter to rotary embeddings.
+    """
+
+    def __init__(self, decoder: Decoder, prefix: PrefixCache | None) -> None:
+        self._decoder = decoder
+        self._prefix = prefix
+        self._cache = OwnTokens(decoder._layers)
+        self._visible = torch.empty(0)
+        self._positions = torch.empty(0)
+
+    def first(self, rows: Sequence[Row]) -> torch.Tensor:
+        before = self._prefix.length if self._prefix is not None else 0
+        ids, pads = _left_padded(rows, before)
+        device, dtype = self._decoder.device, self._decoder.model.dtype
+        tokens = torch.tensor(ids, device=device)
+        width = tokens.shape[1]
+        place = torch.arange(width, device=device)
+        start = torch.tensor(pads, device=device)[:, None]
+        real = place >= start
+        causal = place[:, None] >= place[None, :]
+        self._visible = additive_mask(real[:, None, :], dtype)
+        self._positions = before + width - start
+        return self._decoder.forward(
+            tokens,
+            attention_mask=additive_mask(real[:, None, :] & causal, dtype),
+            position_ids=(before + place - start).clamp(min=0),
+            past_key_values=self._cache,
+            shared_prefix=self._prefix,
+        )
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        self._visible = torch.nn.functional.pad(self._visible, (0, 1))
+        logits = self._decoder.forward(
+            tokens,
+            attention_mask=self._visible,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            shared_prefix=self._prefix,
+        )
+        self._positions = self._positions + 1
+        return logits
+
+    def select(self, kept: torch.Tensor) -> None:
+        self._cache.select(kept)
+        self._visible = self._visible.index_select(0, kept)
+        self._positions = self._positions.index_select(0, kept)
+
+
+class _PlainLayout:
+    """transformers' own cache and masks, padded on the left: right for every architecture."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._cache = DynamicCache(config=decoder.model.config)
+        self._mask = torch.empty(0)
+        self._positions = torch.empty(0)
+
+    def first(self, rows: Sequence[Row]) -> torch.Tensor:
+        ids, pads = _left_padded(rows, 0)
+        tokens = torch.tensor(ids, device=self._decoder.device)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        start = torch.tensor(pads, device=tokens.device)[:, None]
+        self._mask = (place >= start).long()
+        self._positions = tokens.shape[1] - start
+        return self._decoder.forward(
+            tokens,
+            attention_mask=self._mask,
+            position_ids=(place - start).clamp(min=0),
+            past_key_values=self._cache,
+        )
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        logits = self._decoder.forward(
+            tokens,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+        )
+        self._positions = self._positions + 1
+        return logits
+
+    def select(self, kept: torch.Tensor) -> None:
+        self._cache.reorder_cache(kept)  # type: ignore[arg-type]
+        self._mask = self._mask.index_select(0, kept)
+        self._positions = self._positions.index_select(0, kept)

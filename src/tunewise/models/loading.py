@@ -1,0 +1,277 @@
+"""Loads a model and its tokenizer from files that cannot run anything."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunewise.errors import MissingExtraError, ModelError
+from tunewise.models.chat_format import PLAIN_STOP, PLAIN_TEMPLATE
+from tunewise.models.names import ModelRef
+from tunewise.models.weights import locate, require_safetensors, revision_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DType = Literal["auto", "float32", "bfloat16"]
+
+_MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "*.jinja")
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<turn|>")
+_PADS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "<|fim_pad|>")
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class LoadedModel:
+    """A model in memory, shared by the engines that ask it with and without adapters.
+
+    Attributes:
+        name: under which its answers are recorded.
+        model: ready to answer (``eval``), on ``device``.
+        tokenizer: with a chat template: its own, or the plain one for base models.
+        folder: where its files lie.
+        revision: identifies weights, tokenizer and numeric type.
+        context_length: most tokens of a conversation, answer included.
+        end_ids: tokens that end an answer.
+        stop: strings that end an answer (only with the plain template).
+        pad_id: a token for padding that differs from all ``end_ids`` where the vocabulary has one,
+            so that training on the end token survives the masking of padding.
+        plain_template: the model brought no chat template.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    revision: str
+    context_length: int
+    end_ids: tuple[int, ...]
+    stop: tuple[str, ...]
+    pad_id: int
+    plain_template: bool
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    adapters: dict[str, str] = field(default_factory=dict)
+    active: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    def attach(self, adapter: Path) -> str:
+        """Load a LoRA (or other peft) adapter beside the weights, switched off.
+
+        The same files are loaded once; an adapter trained anew at the same place is another one.
+
+        Returns:
+            The adapter's name for ``using``, which also identifies its content.
+
+        Raises:
+            ModelError: for a missing or pickled adapter, or one made for another model.
+        """
+        if not (adapter / "adapter_config.json").is_file():
+            raise ModelError("no adapter_config.json, so this is no adapter", where=str(adapter))
+        require_safetensors(adapter, _ADAPTER_FILES[0])
+        revision = revision_of(adapter, _ADAPTER_FILES)
+        with self.lock:
+            if revision not in self.adapters:
+                self._load_adapter(adapter, f"a{revision}")
+                self.adapters[revision] = f"a{revision}"
+        return revision
+
+    def _load_adapter(self, adapter: Path, name: str) -> None:
+        from tunewise.models.quiet import quiet
+
+        try:
+            with quiet():
+                report = self.model.load_adapter(str(adapter), name)
+                self.model.eval()  # type: ignore[no-untyped-call]
+            odd = {
+                key
+                for key in map(
+                    str,
+                    (*report.missing_keys, *report.unexpected_keys, *report.mismatched_keys),
+                )
+                if not any(other in key for other in self.adapters.values())
+            }
+            if odd:
+                # Left as they are, such weights would be random or ignored without a word.
+                raise ValueError(f"{len(odd)} weights have no counterpart, such as {min(odd)}")
+        except ImportError as error:
+            raise MissingExtraError("An adapter", "local") from error
+        except Exception as error:  # peft raises what it pleases for a bad adapter
+            with contextlib.suppress(Exception):
+                self.model.delete_adapter(name)
+            raise ModelError(
+                f"the adapter does not fit {self.name}: {_first_line(error)}",
+                where=str(adapter),
+                hint="Use it with the model that it was trained on.",
+            ) from error
+        self.model.disable_adapters()
+        self.active = None
+
+    @contextlib.contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Hold the model with this adapter (or none) switched on; others wait."""
+        with self.lock:
+            if self.active != adapter:
+                if adapter is None:
+                    self.model.disable_adapters()
+                else:
+                    self.model.enable_adapters()
+                    self.model.set_adapter(self.adapters[adapter])
+                self.active = adapter
+            yield
+
+
+def load_local(
+    ref: ModelRef,
+    adapter: Path | None = None,
+    dtype: DType = "auto",
+    *,
+    digest_file: Path | None = None,
+) -> LoadedModel:
+    """Load a model from a folder or the hub: safetensors only, and never code that comes with it.
+
+    Args:
+        ref: a local model (``parse_model``).
+        adapter: also load this adapter (switched off; see ``LoadedModel.attach``).
+        dtype: ``auto`` keeps the type that the weights were saved in, except that 16-bit weights
+            become float32 on a processor without bfloat16 instructions.
+        digest_file: where digests of large files are remembered.
+
+    Raises:
+        ModelError: it is not there, cannot be read safely, or is of an unknown kind.
+        MissingExtraError: torch and transformers are not installed.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError(f"The model {ref.spec}", "local") from error
+    from tunewise.models.quiet import quiet
+
+    folder = locate(ref)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
+            config = transformers.AutoConfig.from_pretrained(folder, **source)
+            chosen = _numeric_type(dtype, getattr(config, "dtype", None), device)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, config=config, use_safetensors=True, dtype=chosen, **source
+            )
+            model.to(device).eval()  # type: ignore[arg-type]
+    except Exception as error:  # a broken folder fails in many ways; each is the user's to mend
+        hint = "Check that the folder is complete; `tunewise/tiny` shows what a good one holds."
+        if "trust_remote_code" in str(error):
+            hint = (
+                "It needs code from its own folder, which Tunewise never runs. Use another model."
+            )
+        raise ModelError(
+            f"the model cannot be loaded: {_first_line(error)}", where=str(folder), hint=hint
+        ) from error
+    model.requires_grad_(False)
+    plain = not tokenizer.chat_template
+    if plain:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    end_ids = _end_ids(model, tokenizer)
+    suffix = "" if chosen == torch.float32 else f"-{str(chosen).removeprefix('torch.')}"
+    loaded = LoadedModel(
+        name=ref.spec,
+        model=model,
+        tokenizer=tokenizer,
+        folder=folder,
+        revision=revision_of(folder, _MODEL_FILES, digest_file) + suffix,
+        context_length=_context_length(model, tokenizer),
+        end_ids=end_ids,
+        stop=PLAIN_STOP if plain else (),
+        pad_id=_pad_id(tokenizer, end_ids),
+        plain_template=plain,
+    )
+    if adapter is not None:
+        loaded.attach(adapter)
+    return loaded
+
+
+def weights_changed(loaded: LoadedModel) -> bool:
+    """Whether the model's files were replaced since it was loaded."""
+    return not loaded.revision.startswith(revision_of(loaded.folder, _MODEL_FILES))
+
+
+@cache
+def processor_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; emulated, it is slower than float32."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("ascii", "replace")
+    except OSError:
+        return False
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(line.split()))
+    return False
+
+
+def _numeric_type(wanted: DType, saved: Any, device: str) -> torch.dtype:
+    import torch
+
+    if wanted != "auto":
+        return torch.float32 if wanted == "float32" else torch.bfloat16
+    if saved not in (torch.bfloat16, torch.float16):
+        return torch.float32
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if processor_has_bfloat16() else torch.float32
+
+
+def _context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    config = model.config.get_text_config(decoder=True)
+    limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    # Tokenizers without a limit say 10**30.
+    sane = [int(limit) for limit in limits if limit and limit < 1 << 24]
+    return min(sane, default=2048)
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """End-of-sequence ids, and the end of a turn where the template uses one.
+
+    Many chat models on the hub name only the one or the other as their end token.
+    """
+    found: set[int] = set()
+    for value in (
+        getattr(model.generation_config, "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+    ):
+        found.update([value] if isinstance(value, int) else value or ())
+    vocabulary = tokenizer.get_vocab()
+    template = str(tokenizer.chat_template or "")
+    found.update(vocabulary[t] for t in _TURN_ENDS if t in template and t in vocabulary)
+    return tuple(sorted(found))
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...]) -> int:
+    vocabulary = tokenizer.get_vocab()
+    candidates = [tokenizer.pad_token_id, *(vocabulary.get(t) for t in _PADS)]
+    candidates.append(tokenizer.unk_token_id)
+    distinct = [c for c in candidates if c is not None and c not in end_ids]
+    pad = distinct[0] if distinct else (end_ids[0] if end_ids else 0)
+    if tokenizer.pad_token_id != pad:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    return int(pad)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300].rstrip(".")

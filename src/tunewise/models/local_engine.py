@@ -1,0 +1,236 @@
+"""Answers from a model on this machine, in batches that share their prompts' beginning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewise.data.chat import Completion, Progress, Request
+from tunewise.errors import ModelError
+from tunewise.models.batching import BatchLimits, SharedPrefix, cut_batches, share_prefixes
+from tunewise.models.chat_format import parse_tool_calls, render_prompt
+from tunewise.models.constraint import SchemaCompiler, SchemaError
+from tunewise.models.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from tunewise.models.decoding import Row
+    from tunewise.models.prefix_attention import PrefixCache
+
+_CACHE_BYTES = 1 << 30
+"""Most memory for one batch's keys and values on a processor; on a GPU, a quarter of the free."""
+
+
+class LocalEngine:
+    """One model, with or without an adapter.
+
+    Several engines may share one ``LoadedModel``: the weights are in memory once, and each engine
+    switches its own adapter on while it answers.
+
+    Args:
+        loaded: from ``load_local``.
+        adapter: the folder of a peft adapter.
+        batch_tokens: most prompt tokens of one forward pass, padding included.
+        threads: processor threads that torch uses (for the whole process).
+
+    Raises:
+        ModelError: the adapter is missing, pickled, or does not fit.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        adapter: Path | None = None,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        import torch
+
+        from tunewise.models.decoding import Decoder
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.loaded = loaded
+        self._adapter = loaded.attach(adapter) if adapter is not None else None
+        self.model = loaded.name
+        self.context_length: int | None = loaded.context_length
+        self.revision = loaded.revision + (f"+{self._adapter}" if self._adapter else "")
+        self._limits = _limits(loaded, batch_tokens)
+        self._decoder = Decoder(loaded.model, loaded.tokenizer, loaded.end_ids)
+        head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._schemas = SchemaCompiler(loaded.tokenizer, int(head.weight.shape[0]), loaded.end_ids)
+
+    def answer(
+        self, requests: Sequence[Request], progress: Progress | None = None
+    ) -> list[Completion]:
+        """Answer all requests, in order; see ``Engine.answer``.
+
+        A request that is longer than the context, or whose schema cannot be enforced, gives a
+        completion with ``error``. An answer may be cut at the end of the context
+        (``finish_reason`` is then ``length``); a prompt never is.
+        """
+        answers: dict[int, Completion] = {}
+        if progress is not None and requests:
+            progress(0, len(requests))
+        for index, completion in self.iterate(requests):
+            answers[index] = completion
+            if progress is not None:
+                progress(len(answers), len(requests))
+        return [answers[i] for i in range(len(requests))]
+
+    def iterate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Answer as ``answer`` does, giving ``(index, completion)`` as batches are done."""
+        rows: dict[int, Row] = {}
+        for index, prompt in enumerate(self._prompts(requests)):
+            try:
+                rows[index] = self._row(requests[index], prompt)
+            except ModelError as error:
+                yield index, self._failed(requests[index], error)
+        for chosen, latency, cached in self._batches(rows):
+            for index in chosen:
+                yield index, self._completion(requests[index], rows.pop(index), latency, cached)
+
+    def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
+        """Tokens of the conversation as the model sees it when asked for an answer."""
+        text = render_prompt(self.loaded.tokenizer, messages)
+        return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def close(self) -> None:
+        """Forget the model; its memory is free when no other engine holds it."""
+        self._decoder = None  # type: ignore[assignment]
+        self.loaded = None  # type: ignore[assignment]
+
+    def _prompts(self, requests: Sequence[Request]) -> list[list[int] | ModelError]:
+        texts: list[str] = []
+        result: list[list[int] | ModelError] = []
+        for request in requests:
+            try:
+                texts.append(render_prompt(self.loaded.tokenizer, request.messages, request.tools))
+                result.append([])
+            except ModelError as error:
+                result.append(error)
+        if texts:
+            encoded = iter(self.loaded.tokenizer(texts, add_special_tokens=False)["input_ids"])
+            result = [r if isinstance(r, ModelError) else list(next(encoded)) for r in result]
+        return result
+
+    def _row(self, request: Request, prompt: list[int] | ModelError) -> Row:
+        from tunewise.models.decoding import Row
+
+        if isinstance(prompt, ModelError):
+            raise prompt
+        room = self.loaded.context_length - len(prompt)
+        if room < 1 or not prompt:
+            raise ModelError(
+                f"the prompt has {len(prompt)} tokens, and the model's context is "
+                f"{self.loaded.context_length}"
+            )
+        return Row(
+            prompt=prompt,
+            budget=min(request.max_tokens, room),
+            stop=(*request.stop, *self.loaded.stop),
+            temperature=request.temperature,
+            seed=f"{request.seed}:{request.key}" if request.temperature > 0 else "",
+            guide=(
+                self._schemas.guide(request.json_schema)
+                if request.json_schema is not None
+                else None
+            ),
+        )
+
+    def _batches(self, rows: dict[int, Row]) -> Iterator[tuple[list[int], float, int]]:
+        """Compute answers batch by batch: which rows, seconds a row, shared tokens a row."""
+        need = {i: len(row.prompt) + row.budget for i, row in rows.items()}
+        with self.loaded.using(self._adapter):
+            sharing = [i for i in rows if self._decoder.can_share(need[i])]
+        if sharing:
+            tree = share_prefixes([rows[i].prompt for i in sharing])
+            yield from self._walk(tree, sharing, rows, None, 0.0)
+        lone = sorted(set(rows) - set(sharing))
+        for batch in self._cut(lone, rows, 0, equal_lengths=self._decoder.window == 0):
+            yield batch, self._run(batch, rows, None, shared=False), 0
+
+    def _walk(
+        self,
+        node: SharedPrefix,
+        index: Sequence[int],
+        rows: dict[int, Row],
+        parent: PrefixCache | None,
+        overhead: float,
+    ) -> Iterator[tuple[list[int], float, int]]:
+        """Answer the rows of a node, then its children's; ``overhead`` is prefix time a row."""
+        prefix = parent
+        if node.end > node.start:
+            began = time.perf_counter()
+            tokens = rows[index[node.any_row]].prompt[node.start : node.end]
+            with self.loaded.using(self._adapter):
+                prefix = self._decoder.prefix(tokens, parent)
+            overhead += (time.perf_counter() - began) / node.size
+        for child in node.children:
+            yield from self._walk(child, index, rows, prefix, overhead)
+        mine = [index[i] for i in node.rows]
+        for batch in self._cut(mine, rows, node.end):
+            yield batch, overhead + self._run(batch, rows, prefix, shared=True), node.end
+
+    def _cut(
+        self, chosen: Sequence[int], rows: dict[int, Row], skip: int, equal_lengths: bool = False
+    ) -> list[list[int]]:
+        lengths = {i: len(rows[i].prompt) - skip for i in chosen}
+        budgets = {i: rows[i].budget for i in chosen}
+        return list(
+            cut_batches(chosen, lengths, budgets, self._limits, equal_lengths=equal_lengths)
+        )
+
+    def _run(
+        self,
+        batch: Sequence[int],
+        rows: dict[int, Row],
+        prefix: PrefixCache | None,
+        *,
+        shared: bool,
+    ) -> float:
+        began = time.perf_counter()
+        with self.loaded.using(self._adapter):
+            self._decoder.run([rows[i] for i in batch], prefix, shared=shared)
+        return (time.perf_counter() - began) / len(batch)
+
+    def _completion(self, request: Request, row: Row, latency: float, cached: int) -> Completion:
+        text = str(self.loaded.tokenizer.decode(row.ids, skip_special_tokens=True))
+        ends = [at for s in row.stop if (at := text.find(s)) >= 0]
+        text = text[: min(ends)] if ends else text
+        calls: tuple[dict[str, object], ...] = ()
+        if request.tools and not row.error:
+            text, calls = parse_tool_calls(text)
+        return Completion(
+            text="" if row.error else text,
+            tool_calls=calls,
+            prompt_tokens=len(row.prompt),
+            completion_tokens=row.generated,
+            cached_tokens=cached,
+            latency_s=latency,
+            finish_reason="tool_calls" if calls else row.reason,
+            error=row.error,
+            request_key=request.key,
+        )
+
+    def _failed(self, request: Request, error: ModelError) -> Completion:
+        kind = "json_schema" if isinstance(error, SchemaError) else "prompt"
+        return Completion(error=f"{kind}: {error.message}", request_key=request.key)
+
+
+def _limits(loaded: LoadedModel, batch_tokens: int | None) -> BatchLimits:
+    import torch
+
+    config = loaded.model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * size * loaded.dtype.itemsize
+    if loaded.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(loaded.device)
+        limits = BatchLimits(tokens=65536, rows=256, cache_tokens=max(1, free // 4 // per_token))
+    else:
+        limits = BatchLimits(cache_tokens=max(1, _CACHE_BYTES // per_token))
+    return replace(limits, tokens=batch_tokens) if batch_tokens else limits

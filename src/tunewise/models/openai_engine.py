@@ -1,0 +1,330 @@
+"""Answers from any server that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import difflib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunewise.data.chat import Completion, Progress, Request, text_of
+from tunewise.errors import ModelError, TunewiseError
+from tunewise.models.keys import redact
+from tunewise.models.retry import Patience, retry_after
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+Spend = Callable[[Completion], None]
+"""Told of every answer that was paid for; raises ``BudgetError`` to stop."""
+
+_CHOSEN_BY_SERVER = ("temperature", "seed")
+
+
+class OpenAIEngine:
+    """One model behind an OpenAI-shaped API.
+
+    Args:
+        base_url: for instance ``https://api.openai.com/v1``.
+        model: the model's or deployment's name.
+        api_key: sent to ``base_url`` and nowhere else; None for servers without keys.
+        concurrency: requests under way at once.
+        timeout: seconds for one attempt.
+        patience: how long failed attempts are repeated.
+        spend: told of each answer, in the caller's thread.
+        azure_api_version: speak Azure's classic URLs with this version; without it, Azure's v1
+            endpoint (``https://NAME.openai.azure.com/openai/v1``) is a server like any other.
+        name: under which answers are recorded; the model's by default.
+        key_name: the variable that holds the key, for error messages.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        *,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        patience: Patience | None = None,
+        spend: Spend | None = None,
+        azure_api_version: str | None = None,
+        name: str | None = None,
+        key_name: str | None = None,
+    ) -> None:
+        self.model = name or model
+        self.revision = f"{model} at {base_url.rstrip('/')}"
+        self.context_length: int | None = None  # servers do not say
+        self.notes: list[str] = []
+        self._model = model
+        self._key = api_key
+        self._key_name = key_name
+        self._concurrency = concurrency
+        self._patience = patience or Patience()
+        self._spend = spend
+        self._client = _client(base_url, model, api_key, timeout, azure_api_version)
+        hosted = "openai.com" in base_url or "azure.com" in base_url
+        self._length_field = "max_completion_tokens" if hosted else "max_tokens"
+        self._left_out: set[str] = set()
+        self._adapting = threading.Lock()
+        self._reached = threading.Event()
+
+    def answer(
+        self, requests: Sequence[Request], progress: Progress | None = None
+    ) -> list[Completion]:
+        """Answer all requests, in order; see ``Engine.answer``.
+
+        Raises:
+            ModelError: wrong key, no such model, or a server that cannot be reached at all.
+            BudgetError: from ``spend``; requests already under way may still be billed.
+        """
+        answers: dict[int, Completion] = {}
+        if progress is not None and requests:
+            progress(0, len(requests))
+        for index, completion in self.iterate(requests):
+            answers[index] = completion
+            if progress is not None:
+                progress(len(answers), len(requests))
+        return [answers[i] for i in range(len(requests))]
+
+    def iterate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Answer as ``answer`` does, giving ``(index, completion)`` as they come."""
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(requests)):
+            waiting.put(index)
+        done: queue.SimpleQueue[tuple[int, Completion | BaseException]] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    index = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    done.put((index, self._one(requests[index], stop)))
+                except BaseException as error:  # handed to the caller's thread
+                    done.put((index, error))
+
+        # Daemons: after Ctrl-C the program ends without waiting for a slow server.
+        for _ in range(min(self._concurrency, len(requests))):
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            for _ in range(len(requests)):
+                index, outcome = done.get()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                yield index, outcome
+                if self._spend is not None and outcome.error is None:
+                    self._spend(outcome)
+        finally:
+            stop.set()
+
+    def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
+        """About how many tokens: four characters each, and four for each message's frame.
+
+        A server's tokenizer is not known here; the usage in completions is exact.
+        """
+        return sum(4 + (len(text_of(m)) + 3) // 4 for m in messages)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _one(self, request: Request, stop: threading.Event) -> Completion:
+        """One answer, repeated while the failure may pass."""
+        import openai
+
+        attempts = self._patience.start()
+        while True:
+            body = self._body(request)
+            began = time.perf_counter()
+            try:
+                reply = self._client.chat.completions.create(**body)
+                self._reached.set()
+                return self._completion(request, reply, time.perf_counter() - began)
+            except openai.APIConnectionError as error:
+                reason, wait = self._reason(error), None
+                if not self._reached.is_set() and attempts.count >= 2:
+                    raise self._unreachable(error) from None
+            except openai.APIStatusError as error:
+                self._reached.set()
+                if self._adapted(error, body):
+                    continue
+                self._raise_if_hopeless(error)
+                reason, wait = self._reason(error), retry_after(error.response.headers)
+                if error.status_code not in (408, 409, 429) and error.status_code < 500:
+                    return Completion(error=reason, request_key=request.key)
+            except TunewiseError:
+                raise
+            except Exception as error:  # replies that are no chat completion fail in many ways
+                self._reached.set()
+                return Completion(
+                    error=f"the reply is no chat completion: {self._reason(error)}",
+                    request_key=request.key,
+                )
+            pause = attempts.next_pause(wait)
+            if pause is None or stop.wait(pause):
+                return Completion(
+                    error=f"{reason} (after {attempts.count} attempts)", request_key=request.key
+                )
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{k: v for k, v in m.items() if k != "weight"} for m in request.messages],
+            "temperature": request.temperature,
+            self._length_field: request.max_tokens,
+        }
+        if request.tools:
+            body["tools"] = [dict(tool) for tool in request.tools]
+        if request.seed is not None:
+            body["seed"] = request.seed
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.json_schema is not None:
+            schema = dict(request.json_schema)
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)},
+            }
+        return {k: v for k, v in body.items() if k not in self._left_out}
+
+    def _completion(self, request: Request, reply: Any, latency: float) -> Completion:
+        choice = reply.choices[0]
+        message, usage = choice.message, reply.usage
+        refusal = getattr(message, "refusal", None)
+        text = message.content or refusal or ""
+        if not isinstance(text, str):
+            raise TypeError(f"content is {type(text).__name__}")
+        calls = tuple(call.model_dump(exclude_none=True) for call in message.tool_calls or ())
+        details = getattr(usage, "prompt_tokens_details", None)
+        return Completion(
+            text=text,
+            tool_calls=calls,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
+            cached_tokens=getattr(details, "cached_tokens", None),
+            latency_s=latency,
+            finish_reason=choice.finish_reason,
+            request_key=request.key,
+        )
+
+    def _adapted(self, error: Any, body: Mapping[str, Any]) -> bool:
+        """Whether the request was changed to what this model takes (reasoning models take less)."""
+        if error.status_code != 400:
+            return False
+        field = getattr(error, "param", None)
+        text = str(error.message).lower()
+        if field is None or not ("support" in text or "unrecognized" in text):
+            return False
+        lengths = ("max_tokens", "max_completion_tokens")
+        with self._adapting:
+            if field in body and field not in self._left_out:
+                if field in lengths and field == self._length_field:
+                    other = lengths[1 - lengths.index(field)]
+                    if other in self._left_out:
+                        return False  # refuses both; without any, answers would have no end
+                    self._left_out.add(field)
+                    self._length_field = other
+                    return True
+                if field in _CHOSEN_BY_SERVER:
+                    self._left_out.add(field)
+                    self.notes.append(f"{self._model} does not take `{field}`; it was left out")
+                    return True
+            # Sent before another thread's request changed it: the next attempt is without.
+            return field in body and field in self._left_out
+
+    def _raise_if_hopeless(self, error: Any) -> None:
+        """Raise for what no repetition and no other request can mend."""
+        where = self.revision
+        reason = self._reason(error)
+        if error.status_code in (401, 403):
+            name = self._key_name or "the server's `api_key`"
+            raise ModelError(
+                f"the server refused the key: {reason}",
+                where=where,
+                hint=f"Check {name}: is it set, for this host, and allowed to use this model?",
+            ) from None
+        if error.status_code == 404:
+            raise ModelError(
+                f"no such model there: {reason}", where=where, hint=self._models_hint()
+            ) from None
+        if error.status_code == 429 and getattr(error, "code", None) == "insufficient_quota":
+            raise ModelError(
+                f"the account has no credit left: {reason}",
+                where=where,
+                hint="Add credit with the provider and run again; kept answers are not asked for "
+                "a second time.",
+            ) from None
+        if 300 <= error.status_code < 400:
+            raise ModelError(
+                "the server sends elsewhere, which is not followed (the key belongs to this host)",
+                where=where,
+                hint="Write the final address as `base_url`.",
+            ) from None
+
+    def _unreachable(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"the server cannot be reached: {self._reason(error)}",
+            where=self.revision,
+            hint="Is it running, and is `base_url` right (most end in /v1)?",
+        )
+
+    def _models_hint(self) -> str:
+        try:
+            names = [m.id for m in self._client.models.list()]
+        except Exception:
+            return "Check the model's name, and that `base_url` ends as the server wants (/v1)."
+        near = difflib.get_close_matches(self._model, names, n=3, cutoff=0.3) or names[:5]
+        return f"The server has {', '.join(near)}." if near else "The server lists no models."
+
+    def _reason(self, error: Exception) -> str:
+        cause = error.__cause__
+        text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
+        if cause is not None and str(cause):
+            text = f"{text} {cause}"
+        status = getattr(error, "status_code", None)
+        text = redact(" ".join(text.split())[:300], self._key)
+        return text if status is None or str(status) in text else f"{status}: {text}"
+
+
+def _client(
+    base_url: str, model: str, api_key: str | None, timeout: float, azure_version: str | None
+) -> OpenAI:
+    import openai
+
+    common: dict[str, Any] = {
+        "api_key": api_key or "none",  # the client insists on one; keyless servers ignore it
+        "timeout": timeout,
+        "max_retries": 0,
+        # A redirect could carry the key to another host.
+        "http_client": openai.DefaultHttpxClient(follow_redirects=False, timeout=timeout),
+    }
+    client: OpenAI
+    if azure_version is not None:
+        client = openai.AzureOpenAI(
+            azure_endpoint=base_url, azure_deployment=model, api_version=azure_version, **common
+        )
+    else:
+        client = openai.OpenAI(base_url=base_url, **common)
+    if not base_url.startswith("https://api.openai.com/"):
+        client.organization = client.project = None  # from the environment; not for other hosts
+    return client
+
+
+def _is_strict(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema keeps OpenAI's rules for strict outputs: closed objects, all required."""
+    if schema.get("type") == "object" or "properties" in schema:
+        properties = schema.get("properties") or {}
+        closed = schema.get("additionalProperties") is False
+        if not closed or set(schema.get("required") or ()) != set(properties):
+            return False
+    nested: list[Any] = []
+    for key, value in schema.items():
+        if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
+            nested.extend(value.values())
+        elif key in ("items", "anyOf", "allOf", "oneOf"):
+            nested.extend(value if isinstance(value, list) else [value])
+    return all(_is_strict(s) for s in nested if isinstance(s, Mapping))

@@ -1,0 +1,247 @@
+"""The local engine answers as plain one-by-one generation does, whatever it shares and batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+
+from models_support import save_model, sentence
+from tunewise.data.chat import Request
+from tunewise.errors import ModelError
+from tunewise.models.chat_format import render_prompt
+from tunewise.models.loading import LoadedModel, load_local
+from tunewise.models.local_engine import LocalEngine
+from tunewise.models.names import parse_model
+from tunewise.models.quiet import quiet
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load(save_model(tmp_path_factory.mktemp("llama")))
+
+
+def load(folder: Path) -> LoadedModel:
+    return load_local(parse_model(str(folder)))
+
+
+def few_shot(question: str, shots: int = 6, style: int = 0, **options: Any) -> Request:
+    messages: list[dict[str, str]] = [{"role": "system", "content": sentence(1000, 20)}]
+    for shot in range(shots):
+        messages.append({"role": "user", "content": sentence(100 * style + shot, 10)})
+        messages.append({"role": "assistant", "content": sentence(500 + 100 * style + shot, 3)})
+    messages.append({"role": "user", "content": question})
+    return Request(messages=tuple(messages), **{"max_tokens": 12, **options})
+
+
+def one_by_one(loaded: LoadedModel, request: Request) -> str:
+    """transformers' own greedy generation, one prompt at a time, without anything shared."""
+    text = render_prompt(loaded.tokenizer, request.messages, request.tools)
+    ids = torch.tensor([loaded.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    output = loaded.model.generate(
+        ids.to(loaded.device),
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=request.max_tokens,
+        do_sample=False,
+        eos_token_id=list(loaded.end_ids),
+        pad_token_id=loaded.pad_id,
+    )
+    answer = str(loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    ends = [answer.find(s) for s in (*request.stop, *loaded.stop) if s in answer]
+    return answer[: min(ends)] if ends else answer
+
+
+def mixed_requests() -> list[Request]:
+    """Two groups of shots below one system prompt, loners, and questions of many lengths."""
+    grouped = [few_shot(sentence(i, 3 + i % 17), style=i % 2) for i in range(24)]
+    return [*grouped, *(few_shot(sentence(90 + i, 4), shots=0) for i in range(3))]
+
+
+def test_batches_with_shared_prefixes_answer_as_generate_does(llama: LoadedModel) -> None:
+    requests = mixed_requests()
+    engine = LocalEngine(llama)
+    answers = engine.answer(requests)
+    assert engine._decoder.can_share(100)
+    assert [a.text for a in answers] == [one_by_one(llama, r) for r in requests]
+    # The two groups share their shots, the loners only what all share.
+    shared = [a.cached_tokens or 0 for a in answers]
+    assert len(set(shared[0:24:2])) == len(set(shared[1:24:2])) == 1
+    assert min(shared[:24]) > 3 * max(shared[24:])
+    # A model that says the same to everything would prove nothing.
+    assert len({a.text for a in answers}) > 10
+    assert {a.request_key for a in answers} == {r.key for r in requests}
+    assert all(a.latency_s and a.prompt_tokens and a.completion_tokens for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares", "changes"),
+    [
+        ("qwen3", True, {}),
+        ("mistral", True, {"sliding_window": None}),
+        ("mistral", False, {"sliding_window": 40}),
+        ("gpt_oss", False, {"num_local_experts": 2, "num_experts_per_tok": 1}),
+        (
+            "qwen3_next",
+            False,
+            {"num_experts": 2, "num_experts_per_tok": 1, "linear_num_value_heads": 2,
+             "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+             "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+             "num_hidden_layers": 4},
+        ),
+    ],
+)  # fmt: skip
+def test_other_architectures_share_or_say_no(
+    kind: str, shares: bool, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    loaded = load(save_model(tmp_path / kind, kind, **changes))
+    engine = LocalEngine(loaded)
+    requests = [few_shot(sentence(i, 3 + i), shots=2) for i in range(6)]
+    assert engine._decoder.can_share(200) is shares
+    assert [a.text for a in engine.answer(requests)] == [one_by_one(loaded, r) for r in requests]
+
+
+def test_a_real_pretrained_model_and_its_plain_template(shared: Path) -> None:
+    loaded = load(shared / "models" / "stories260k-hf")
+    assert loaded.plain_template
+    requests = [
+        Request(messages=({"role": "user", "content": f"Tell me about {w}."},), max_tokens=30)
+        for w in ("a cat", "Lily and her red ball", "the sun", "mom")
+    ]
+    answers = LocalEngine(loaded).answer(requests)
+    assert [a.text for a in answers] == [one_by_one(loaded, r) for r in requests]
+
+
+def test_repeated_runs_agree_and_progress_reaches_the_end(llama: LoadedModel) -> None:
+    requests = [few_shot(sentence(i, 5), temperature=1.0, seed=i % 3) for i in range(8)]
+    steps: list[tuple[int, int]] = []
+    first = LocalEngine(llama).answer(requests, lambda done, total: steps.append((done, total)))
+    again = LocalEngine(llama, batch_tokens=64).answer(list(reversed(requests)))
+    # Sampled answers depend on request and seed alone, not on the batch they stood in.
+    assert [a.text for a in first] == [a.text for a in reversed(again)]
+    assert steps[0] == (0, 8) and steps[-1] == (8, 8)
+    other = LocalEngine(llama).answer([few_shot(sentence(0, 5), temperature=1.0, seed=77)])
+    assert other[0].text != first[0].text
+
+
+def test_too_long_a_prompt_fails_and_says_why(llama: LoadedModel) -> None:
+    long = Request(messages=({"role": "user", "content": sentence(0, 2000)},))
+    nearly = few_shot(sentence(1, 5), max_tokens=100_000)
+    failed, answered = LocalEngine(llama).answer([long, nearly])
+    assert failed.error is not None and "context is 1024" in failed.error and failed.text == ""
+    assert answered.error is None
+    total = (answered.prompt_tokens or 0) + (answered.completion_tokens or 0)
+    assert answered.finish_reason == "stop" or total == llama.context_length
+
+
+def test_stop_strings_cut_the_answer(llama: LoadedModel) -> None:
+    request = few_shot(sentence(3, 6))
+    whole = LocalEngine(llama).answer([request])[0].text
+    stop = whole[4:6]
+    cut = LocalEngine(llama).answer([few_shot(sentence(3, 6), stop=(stop,))])[0]
+    assert cut.text == whole[: whole.index(stop)]
+    assert cut.finish_reason == "stop"
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "colour": {"enum": ["red", "green", "blue"]},
+        "count": {"type": "integer", "minimum": 0, "maximum": 99},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 6}, "maxItems": 2},
+    },
+    "required": ["colour", "count", "tags"],
+    "additionalProperties": False,
+}
+
+
+def test_a_json_schema_is_always_kept(llama: LoadedModel) -> None:
+    constrained = [
+        few_shot(sentence(i, 6), json_schema=SCHEMA, max_tokens=120, temperature=(i % 2) * 1.5)
+        for i in range(10)
+    ]
+    free = few_shot(sentence(99, 6))
+    answers = LocalEngine(llama).answer([*constrained, free])
+    for answer in answers[:-1]:
+        assert (answer.error, answer.finish_reason) == (None, "stop")
+        jsonschema.validate(json.loads(answer.text), SCHEMA)
+    assert len({a.text for a in answers[:-1]}) > 3
+    assert answers[-1].text == one_by_one(llama, free)
+
+
+def test_a_schema_that_cannot_be_enforced_fails_alone(llama: LoadedModel) -> None:
+    bad = few_shot("Hello", json_schema={"type": "object", "dependentSchemas": {"a": 3}})
+    answers = LocalEngine(llama).answer([bad, few_shot("Hello")])
+    assert answers[0].error is not None and "cannot be enforced" in answers[0].error
+    assert answers[1].error is None
+
+
+def lora(loaded: LoadedModel, folder: Path, seed: int) -> Path:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    with quiet():  # peft still asks transformers by a deprecated name
+        base = AutoModelForCausalLM.from_pretrained(loaded.folder)
+        get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+def test_adapters_share_one_base_and_switch_on_and_off(tmp_path: Path) -> None:
+    loaded = load(save_model(tmp_path / "base"))
+    requests = [few_shot(sentence(i, 6)) for i in range(6)]
+    untouched = [one_by_one(loaded, r) for r in requests]
+    one = LocalEngine(loaded, adapter=lora(loaded, tmp_path / "one", 1))
+    two = LocalEngine(loaded, adapter=lora(loaded, tmp_path / "two", 2))
+    base = LocalEngine(loaded)
+    assert one.loaded is two.loaded is base.loaded
+    assert len({one.revision, two.revision, base.revision}) == 3
+    first = [a.text for a in one.answer(requests)]
+    second = [a.text for a in two.answer(requests)]
+    assert [a.text for a in base.answer(requests)] == untouched
+    assert first != untouched and second != untouched and first != second
+    with loaded.using(one._adapter):
+        assert first == [one_by_one(loaded, r) for r in requests]
+    # Engines that take turns inside one another do not disturb each other either.
+    tuned, plain = one.iterate(requests), base.iterate(requests)
+    pairs = list(zip(tuned, plain, strict=True))
+    assert sorted((i, a.text) for (i, a), _ in pairs) == list(enumerate(first))
+    assert sorted((i, a.text) for _, (i, a) in pairs) == list(enumerate(untouched))
+
+
+@pytest.mark.parametrize(
+    "other", [{"hidden_size": 96}, {"num_hidden_layers": 2}, {"num_hidden_layers": 4}]
+)
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path, other: dict[str, int]) -> None:
+    small = load(save_model(tmp_path / "small"))
+    base = load(save_model(tmp_path / "other", **other))
+    with pytest.raises(ModelError, match="does not fit"):
+        LocalEngine(small, adapter=lora(base, tmp_path / "adapter", 1))
+    request = few_shot("Hello")
+    assert LocalEngine(small).answer([request])[0].text == one_by_one(small, request)
+
+
+def test_a_pickled_adapter_is_refused(llama: LoadedModel, tmp_path: Path) -> None:
+    folder = lora(llama, tmp_path / "adapter", 1)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ModelError, match="can run any program"):
+        LocalEngine(llama, adapter=folder)
+
+
+def test_nothing_is_printed(llama: LoadedModel, capfd: pytest.CaptureFixture[str]) -> None:
+    again = load(llama.folder)
+    LocalEngine(again).answer([few_shot("Hello")])
+    assert capfd.readouterr() == ("", "")

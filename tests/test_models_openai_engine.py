@@ -1,0 +1,407 @@
+"""The OpenAI engine against a real server on loopback, driven by the real client."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tunewise.data.chat import Completion, Request
+from tunewise.errors import BudgetError, ModelError
+from tunewise.models.engine import Engine
+from tunewise.models.keys import environment_key
+from tunewise.models.openai_engine import OpenAIEngine
+from tunewise.models.opening import open_engine
+from tunewise.models.retry import Patience, retry_after
+from tunewise.study.schema import Server
+
+KEY = "sk-very-secret-0123456789"
+Reply = tuple[int, dict[str, str], bytes]
+
+
+def chat_reply(text: str = "hello", **message: Any) -> Reply:
+    """A chat completion as OpenAI's API reference documents it."""
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, **message},
+                "finish_reason": "tool_calls" if message.get("tool_calls") else "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 12,
+            "completion_tokens": 3,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 8},
+        },
+    }
+    return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
+
+
+def error_reply(
+    status: int, message: str, headers: dict[str, str] | None = None, **more: Any
+) -> Reply:
+    body = {"error": {"message": message, "type": "error", "param": None, "code": None, **more}}
+    return (
+        status,
+        {"Content-Type": "application/json", **(headers or {})},
+        json.dumps(body).encode(),
+    )
+
+
+class FakeOpenAI:
+    """A server on loopback; ``script`` gives the reply to the n-th chat request."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.script: Callable[[int, dict[str, Any]], Reply] = lambda n, body: chat_reply()
+        self.busy = self.most_busy = 0
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                models = [{"id": "gpt-right", "object": "model", "created": 1, "owned_by": "x"}]
+                self._send(200, {}, json.dumps({"object": "list", "data": models}).encode())
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer.lock:
+                    number = len(outer.requests)
+                    outer.requests.append(body)
+                    outer.paths.append(self.path)
+                    outer.headers.append({k.lower(): v for k, v in self.headers.items()})
+                    outer.busy += 1
+                    outer.most_busy = max(outer.most_busy, outer.busy)
+                try:
+                    self._send(*outer.script(number, body))
+                finally:
+                    with outer.lock:
+                        outer.busy -= 1
+
+            def _send(self, status: int, headers: dict[str, str], data: bytes) -> None:
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                try:
+                    self.wfile.write(data)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+
+            def log_message(self, *args: object) -> None: ...
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+        self.server = Quiet(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOpenAI]:
+    fake = FakeOpenAI()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def engine(server: FakeOpenAI) -> Iterator[OpenAIEngine]:
+    made = make(server)
+    yield made
+    made.close()
+
+
+def make(server: FakeOpenAI, **options: Any) -> OpenAIEngine:
+    fast = Patience(attempts=4, total_s=5, first_s=0.01, longest_s=0.02)
+    return OpenAIEngine(server.url, "m", KEY, **{"timeout": 5.0, "patience": fast, **options})
+
+
+def ask(text: str = "Hi", **options: Any) -> Request:
+    return Request(messages=({"role": "user", "content": text, "weight": 1},), **options)
+
+
+def test_answers_come_in_order_with_usage(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    def slow_first(n: int, body: dict[str, Any]) -> Reply:
+        text = body["messages"][0]["content"]
+        time.sleep(0.2 if text == "0" else 0.02)
+        return chat_reply(f"answer {text}")
+
+    server.script = slow_first
+    steps: list[tuple[int, int]] = []
+    requests = [ask(str(i)) for i in range(20)]
+    answers = engine.answer(requests, lambda done, total: steps.append((done, total)))
+    assert isinstance(engine, Engine)
+    assert [a.text for a in answers] == [f"answer {i}" for i in range(20)]
+    one = answers[3]
+    assert (one.prompt_tokens, one.completion_tokens, one.cached_tokens) == (12, 3, 8)
+    assert one.finish_reason == "stop" and one.request_key == requests[3].key
+    assert (answers[0].latency_s or 0) >= 0.2
+    assert steps == [(i, 20) for i in range(21)]
+    assert 2 <= server.most_busy <= 8
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_what_is_sent(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    open_schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    closed = {**open_schema, "required": ["a"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for schema in (open_schema, closed):
+        engine.answer([ask(json_schema=schema, tools=(tool,), stop=("\n",), seed=3, max_tokens=7)])
+    body = server.requests[0]
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]  # no training weight
+    assert (body["max_tokens"], body["temperature"], body["seed"], body["stop"]) == (
+        7,
+        0,
+        3,
+        ["\n"],
+    )
+    assert body["tools"] == [tool]
+    strict = [r["response_format"]["json_schema"]["strict"] for r in server.requests]
+    assert strict == [False, True]
+
+
+def test_tool_calls_come_back(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    server.script = lambda n, body: chat_reply(None, tool_calls=[call])  # type: ignore[arg-type]
+    answer = engine.answer([ask()])[0]
+    assert [dict(c) for c in answer.tool_calls] == [call]
+    assert (answer.text, answer.finish_reason) == ("", "tool_calls")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_passes_is_tried_again(server: FakeOpenAI, engine: OpenAIEngine, status: int) -> None:
+    server.script = lambda n, body: error_reply(status, "busy") if n < 2 else chat_reply()
+    assert engine.answer([ask()])[0].text == "hello"
+    assert len(server.requests) == 3
+
+
+def test_retry_after_is_kept(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    server.script = lambda n, body: (
+        error_reply(429, "slow down", {"Retry-After": "1"}) if n == 0 else chat_reply()
+    )
+    began = time.monotonic()
+    assert engine.answer([ask()])[0].text == "hello"
+    assert time.monotonic() - began >= 1.0
+
+
+def test_retry_after_forms() -> None:
+    assert retry_after({"retry-after": "2.5"}) == 2.5
+    assert retry_after({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
+
+
+def test_patience_ends(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    server.script = lambda n, body: error_reply(429, f"no, {KEY}")
+    answer = engine.answer([ask()])[0]
+    assert answer.error is not None and "429" in answer.error and "4 attempts" in answer.error
+    assert KEY not in answer.error and len(server.requests) == 4
+    server.script = lambda n, body: error_reply(429, "later", {"Retry-After": "3600"})
+    began = time.monotonic()
+    assert engine.answer([ask()])[0].error is not None
+    assert time.monotonic() - began < 2  # it would not come back in time, so it is not waited for
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (error_reply(401, f"Incorrect API key provided: {KEY}"), "OFFICE_KEY"),
+        (error_reply(403, "Country not supported"), "refused the key"),
+        (error_reply(404, "The model `m` does not exist", code="model_not_found"), "gpt-right"),
+        (error_reply(429, "You exceeded your quota", code="insufficient_quota"), "no credit"),
+        ((307, {"Location": "http://localhost:1/v1/chat/completions"}, b""), "not followed"),
+    ],
+)
+def test_hopeless_errors_stop_everything(server: FakeOpenAI, reply: Reply, said: str) -> None:
+    server.script = lambda n, body: reply
+    engine = make(server, key_name="OFFICE_KEY", concurrency=2)
+    with pytest.raises(ModelError) as caught:
+        engine.answer([ask(str(i)) for i in range(200)])
+    text = str(caught.value)
+    assert said in text and server.url in text and caught.value.hint
+    assert KEY not in text and KEY not in repr(caught.value.__cause__)
+    time.sleep(0.1)
+    assert len(server.requests) < 20
+    engine.close()
+
+
+def test_a_bad_request_fails_alone(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    def script(n: int, body: dict[str, Any]) -> Reply:
+        if body["messages"][0]["content"] == "long":
+            return error_reply(400, "maximum context length", code="context_length_exceeded")
+        return chat_reply()
+
+    server.script = script
+    answers = engine.answer([ask("long"), ask("short")])
+    assert answers[0].error is not None and "maximum context length" in answers[0].error
+    assert answers[1].text == "hello" and len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        (200, {"Content-Type": "text/html"}, b"<html>welcome</html>"),
+        (200, {}, b"{broken"),
+        (200, {}, b"[]"),
+        (200, {}, b'{"choices": []}'),
+        (200, {}, b'{"choices": [{"message": {"content": 7}}]}'),
+    ],
+)
+def test_garbage_is_a_failed_answer(
+    server: FakeOpenAI, engine: OpenAIEngine, garbage: Reply
+) -> None:
+    server.script = lambda n, body: garbage
+    answer = engine.answer([ask()])[0]
+    assert answer.error is not None and "no chat completion" in answer.error
+
+
+def test_slow_replies_time_out_and_are_tried_again(server: FakeOpenAI) -> None:
+    def script(n: int, body: dict[str, Any]) -> Reply:
+        time.sleep(1.5 if n == 0 else 0)
+        return chat_reply()
+
+    server.script = script
+    engine = make(server, timeout=0.5)
+    assert engine.answer([ask()])[0].text == "hello"
+    engine.close()
+
+
+def test_no_server_is_said_soon() -> None:
+    engine = OpenAIEngine(
+        "http://127.0.0.1:9/v1", "m", None, patience=Patience(first_s=0.01), timeout=2
+    )
+    with pytest.raises(ModelError, match="cannot be reached") as caught:
+        engine.answer([ask(str(i)) for i in range(5)])
+    assert "http://127.0.0.1:9/v1" in str(caught.value)
+    engine.close()
+
+
+def test_models_that_take_less_are_adapted_to(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    def script(n: int, body: dict[str, Any]) -> Reply:
+        for field in ("max_tokens", "temperature"):
+            if field in body:
+                return error_reply(400, f"Unsupported parameter: '{field}'", param=field)
+        return chat_reply()
+
+    server.script = script
+    answers = engine.answer([ask(str(i)) for i in range(12)])
+    assert [a.text for a in answers] == ["hello"] * 12
+    assert server.requests[-1]["max_completion_tokens"] == 256
+    assert engine.notes == ["m does not take `temperature`; it was left out"]
+
+
+def test_a_server_that_takes_no_limit_is_not_asked_without(
+    server: FakeOpenAI, engine: OpenAIEngine
+) -> None:
+    def script(n: int, body: dict[str, Any]) -> Reply:
+        field = next((f for f in body if f.startswith("max_")), None)
+        return error_reply(400, "Unsupported", param=field) if field else chat_reply()
+
+    server.script = script
+    assert all(a.error for a in engine.answer([ask("a"), ask("b")]))
+    assert all("max_tokens" in r or "max_completion_tokens" in r for r in server.requests)
+
+
+def test_the_budget_stops(server: FakeOpenAI) -> None:
+    spent: list[Completion] = []
+
+    def spend(completion: Completion) -> None:
+        spent.append(completion)
+        if len(spent) == 5:
+            raise BudgetError("enough")
+
+    engine = make(server, spend=spend, concurrency=2)
+    with pytest.raises(BudgetError):
+        engine.answer([ask(str(i)) for i in range(100)])
+    time.sleep(0.1)
+    assert 5 <= len(server.requests) <= 20
+    engine.close()
+
+
+def test_azure_in_both_forms(server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("AZURE_OPENAI_API_VERSION", raising=False)
+    monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+    for version in (None, "2024-10-21"):
+        if version:
+            monkeypatch.setenv("AZURE_OPENAI_API_VERSION", version)
+        engine = open_engine("azure:dep")
+        assert engine.answer([ask()])[0].text == "hello"
+        engine.close()
+    assert server.paths == [
+        "/openai/v1/chat/completions",
+        "/openai/deployments/dep/chat/completions?api-version=2024-10-21",
+    ]
+    assert server.headers[1]["api-key"] == KEY
+
+
+def test_a_study_server_through_open_engine(
+    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFICE_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
+    servers = {"office": Server(base_url=server.url, api_key="${OFFICE_KEY}")}
+    engine = open_engine("office:m", servers=servers)
+    assert engine.answer([ask()])[0].text == "hello"
+    assert engine.model == "office:m" and KEY not in engine.revision
+    assert not any("org-private" in v for v in server.headers[0].values())
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "goes"),
+    [
+        ("OPENAI_API_KEY", "https://api.openai.com/v1", True),
+        ("OPENAI_API_KEY", "https://evil.example/v1", False),
+        ("OPENAI_API_KEY", "https://api.openai.com.evil.example/v1", False),
+        ("OPENAI_API_KEY", "https://evilopenai.com/v1", False),
+        ("OPENAI_API_KEY", "http://api.openai.com/v1", False),
+        ("OPENAI_API_KEY", "http://localhost:8000/v1", True),
+        ("AZURE_OPENAI_API_KEY", "https://x.openai.azure.com", True),
+        ("AWS_SECRET_ACCESS_KEY", "https://evil.example/v1", False),
+        ("MINE", "https://llm.example/v1", True),
+        ("MINE", "https://evil.example/v1", False),
+    ],
+)
+def test_keys_are_bound_to_hosts(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, goes: bool
+) -> None:
+    monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("TUNEWISE_KEY_HOSTS", "MINE=llm.example, OTHER=evil.example")
+    if goes:
+        assert environment_key(f"${{{name}}}", url) == KEY
+    else:
+        with pytest.raises(ModelError) as caught:
+            environment_key(f"${{{name}}}", url)
+        assert KEY not in str(caught.value) and name in str(caught.value)
+
+
+def test_a_key_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ModelError, match="OPENAI_API_KEY is not set"):
+        open_engine("openai:gpt-6-luna")
