@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunewise.data.chat import Completion, Progress, Request, text_of
 from tunewise.errors import ModelError, TunewiseError
-from tunewise.models.keys import redact
 from tunewise.models.retry import Patience, retry_after
+from tunewise.study.keys import redact
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -286,7 +286,9 @@ class OpenAIEngine:
         if cause is not None and str(cause):
             text = f"{text} {cause}"
         status = getattr(error, "status_code", None)
-        text = redact(" ".join(text.split())[:300], self._key)
+        text = redact(" ".join(text.split()))
+        text = text.replace(self._key, "[key]") if self._key else text
+        text = text[:300]
         return text if status is None or str(status) in text else f"{status}: {text}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -11,13 +11,16 @@ from weakref import WeakValueDictionary
 from tunewise.errors import ModelError
 from tunewise.models.answer_cache import CachedEngine
 from tunewise.models.engine import Engine
-from tunewise.models.keys import KeyResolver, environment_key
 from tunewise.models.names import ModelRef, parse_model
+from tunewise.study.keys import resolve_key
 from tunewise.study.schema import Server
 
 if TYPE_CHECKING:
     from tunewise.models.loading import DType, LoadedModel
     from tunewise.models.openai_engine import Spend
+
+KeyResolver = Callable[[str, str], str]
+"""``resolver(reference, base_url)``: the key that ``${NAME}`` stands for."""
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -30,7 +33,7 @@ def open_engine(
     servers: Mapping[str, Server] | None = None,
     adapter: Path | None = None,
     cache_dir: Path | None = None,
-    key_resolver: KeyResolver = environment_key,
+    key_resolver: KeyResolver = resolve_key,
     spend: Spend | None = None,
     dtype: DType = "auto",
     threads: int | None = None,
