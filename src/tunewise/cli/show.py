@@ -47,7 +47,9 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
         return
     from tunewise.report.terminal import print_verdict
 
-    print_verdict(outcome.verdict, Output(), report=outcome.report)
+    console = Output()
+    print_verdict(outcome.verdict, console)
+    console.print(f"\nReport: {outcome.report}", soft_wrap=True, highlight=False, markup=False)
 
 
 def show_demo(runs: Sequence[DemoRun], as_json: bool) -> None:
@@ -95,23 +97,40 @@ def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bo
     rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in report.rows.items())
     console.print(f"[bold]{rows or 'no'}[/bold] rows in {report.seconds:.1f} s", highlight=False)
     if report.left_out:
-        console.print(f"{fmt.count(report.left_out)} rows cannot be used", style="red")
+        console.print(f"Rows that cannot be used: {fmt.count(report.left_out)}", style="red")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
     for finding in report.findings:
-        line = Text(f"{finding.severity:8}", style=_STYLES[finding.severity])
-        line.append(f"{fmt.count(finding.count):>7}  {visible(finding.message)}", style="default")
-        console.print(line)
-        console.print(Text(f"{'':17}{', '.join(finding.rows[:6])}", style="dim"), soft_wrap=True)
-        if finding.severity != "info":
-            console.print(Text(f"{'':17}{visible(finding.fix)}"))
+        text = Text(visible(finding.message))
+        if finding.rows:
+            text.append(f"\n{visible(', '.join(finding.rows[:6]))}", style="dim")
+        if finding.severity != "info" and finding.fix:
+            text.append(f"\n{visible(finding.fix)}")
+        severity = Text(finding.severity, style=_STYLES[finding.severity])
+        table.add_row(severity, fmt.count(finding.count), text)
+    console.print(table)
     if not report.findings:
         console.print("Nothing to complain about.")
     if outcome.mde is not None:
         console.print(f"This test set shows gains from about {fmt.points(outcome.mde)} points on.")
     if outcome.fixes is not None:
         changes = ", ".join(f"{n} {code}" for code, n in outcome.fixes.counts.items()) or "nothing"
-        console.print(f"Wrote {outcome.fixes.written} rows to {fixed}; changed: {changes}")
+        console.print(
+            f"Wrote {fmt.count(outcome.fixes.written)} rows to {fixed}; "
+            f"left out or changed: {changes}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     elif any(f.safe_fix for f in report.findings):
-        console.print(f"Some of it can be mended: tunewise audit {data} --fix clean.jsonl")
+        console.print(
+            f"Some of it can be mended: tunewise audit {data} --fix clean.jsonl",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
 
 
 def show_tokens(row: RowTokens) -> None:

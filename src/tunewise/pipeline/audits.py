@@ -9,10 +9,23 @@ from typing import Any
 from tunewise.data.audit import AuditReport, audit
 from tunewise.data.fix import Fixes, fix_file
 from tunewise.data.read import read_examples
-from tunewise.errors import UsageError
+from tunewise.errors import DataError, UsageError
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE
 from tunewise.pipeline.reporter import Reporter
+from tunewise.study.yaml_source import near_names
 from tunewise.verdict.planning import mde_from_discordance
+
+
+def check_there(data: str) -> None:
+    """Stop where a data file is missing and another one has nearly its name.
+
+    Raises:
+        DataError: with the near names. Names of hub data sets pass.
+    """
+    path = Path(data).expanduser()
+    near = None if path.exists() else near_names(path)
+    if near is not None and near.startswith("Did you mean"):
+        raise DataError("there is no such file", where=data, hint=near)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,11 @@ def audit_files(
         DataError: nothing can be read. Rows that are wrong become findings.
         UsageError: ``fix`` is no ``.jsonl`` file, or the source itself.
     """
+    if fix is not None and test is not None and fix.resolve() == Path(test).resolve():
+        raise UsageError("the mended file would overwrite the test rows", where=str(fix))
+    for name in (data, test):
+        if name is not None:
+            check_there(name)
     source: Any = {"train": data, "test": test} if test else data
     with reporter.task("audit") as progress:
         report = audit(source, progress=progress)

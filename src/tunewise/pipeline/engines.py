@@ -48,14 +48,21 @@ class Engines:
                         where="costs.prices",
                         hint="Add the model's `input` and `output` price, or remove `max_usd`.",
                     )
-            self._open[key] = open_engine(
-                spec,
-                servers=self._study.servers,
-                adapter=adapter,
-                cache_dir=self._answers,
-                key_resolver=resolve_key,
-                spend=meter,
-            )
+            try:
+                self._open[key] = open_engine(
+                    spec,
+                    servers=self._study.servers,
+                    adapter=adapter,
+                    cache_dir=self._answers,
+                    key_resolver=resolve_key,
+                    spend=meter,
+                )
+            except StudyError as error:
+                server, field = spec.partition(":")[0], (error.where or "").partition(":")[0]
+                if field not in ("base_url", "api_key") or server not in self._study.servers:
+                    raise
+                where = f"servers.{server}.{field}"
+                raise StudyError(error.message, where=where, hint=error.hint) from error
         return self._open[key]
 
     def drop(self, spec: str, adapter: Path | None) -> None:

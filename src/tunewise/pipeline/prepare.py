@@ -45,13 +45,30 @@ def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Pre
         DataError: they cannot be read, or there are too few to split.
     """
     problems: list[Problem] = []
-    if study.only_recorded:
-        split = _recorded_split(study, specs, folder, problems.append)
-    else:
-        split = read_split(study.data, on_problem=problems.append)
+    try:
+        if study.only_recorded:
+            split = _recorded_split(study, specs, folder, problems.append)
+        else:
+            split = read_split(study.data, on_problem=problems.append)
+    except DataError as error:
+        raise _with_reason(error, study, problems) from error
     if not split.test:
         raise DataError("there are no test rows", where="data", hint="Set `data.test`.")
     return Prepared(split, tuple(problems))
+
+
+def _with_reason(error: DataError, study: Study, problems: Sequence[Problem]) -> DataError:
+    """An error about a whole data set, with its file, and with the first row that was left out."""
+    left_out = [p for p in problems if p.fatal]
+    data = study.data
+    where = error.where or data.examples or data.train or data.test
+    message, hint = error.message, error.hint
+    if error.where is None and left_out:
+        first = left_out[0]
+        message += f"; {len(left_out):,} rows were left out, the first at {first.where}: "
+        message += first.message
+        hint = first.hint or hint
+    return DataError(message, where=where, hint=hint)
 
 
 def _recorded_split(

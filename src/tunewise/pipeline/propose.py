@@ -11,6 +11,7 @@ import yaml
 
 from tunewise.data.propose import Proposal, propose
 from tunewise.errors import UsageError
+from tunewise.pipeline.audits import check_there
 from tunewise.study.schema import Study
 from tunewise.workspace import write_text_atomic
 
@@ -34,6 +35,7 @@ def write_study(data: str, out: Path, *, overwrite: bool = False) -> Written:
         raise UsageError(
             "the file is there already", where=str(out), hint="Use --force, or --out NAME.yaml."
         )
+    check_there(data)
     proposal = propose(data)
     study = _beside(proposal.study, out)
     Study.model_validate(study)  # what we write must load

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunewise.data.chat import text_of
 from tunewise.data.tokens import estimate_tokens
-from tunewise.errors import StudyError, WorkspaceError
+from tunewise.errors import ModelError, StudyError, WorkspaceError
 from tunewise.models.names import parse_model
 from tunewise.pipeline.gates import Gates
 from tunewise.pipeline.reporter import Reporter, SilentReporter
@@ -45,6 +45,11 @@ def _session(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> I
                 session.close()
     except StudyError as error:
         raise loaded.located(error) from error
+    except ModelError as error:
+        if error.where is None or error.where != loaded.study.model:
+            raise
+        where = f"{loaded.places.where(('model',))}: {error.where}"
+        raise ModelError(error.message, where=where, hint=error.hint) from error
 
 
 def run_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Outcome:

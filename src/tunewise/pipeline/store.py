@@ -1,12 +1,13 @@
 """What a study has finished: one JSON file a stage, one JSONL file of items a candidate.
 
 A stage file names the hash of all that the stage depends on, and the item files that it wrote. A
-rerun takes the stage where that hash still fits and its items are there, and runs it again where
-not. Items are the only source of the numbers in a report.
+rerun takes the stage where that hash still fits and its items are there as written, and runs it
+again where not. Items are the only source of the numbers in a report.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -87,26 +88,36 @@ class Store:
         """All stage records (``stage``, ``gate``, ``seconds``, ``result``), by gate and age.
 
         Raises:
-            WorkspaceError: items of a finished stage are gone.
+            WorkspaceError: items of a finished stage are gone or changed.
         """
         paths = sorted(self.folder.stages.glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
         records = sorted((read_json(p) for p in paths), key=lambda r: str(r["gate"]))
         for lost in (name for record in records for name in self._lost(record)):
             raise WorkspaceError(
-                "the items behind a finished stage are gone",
+                "the items behind a finished stage are gone, or were changed",
                 where=str(self.folder.items / lost),
                 hint="Measure them again: tunewise run STUDY. Answers are kept elsewhere.",
             )
         return records
 
     def forget_lost(self) -> None:
-        """Remove the record of every stage whose items are gone, so that it runs again."""
+        """Remove the record of every stage whose items are gone or changed: it runs again."""
         for path in self.folder.stages.glob("*.json"):
             if self._lost(read_json(path)):
                 path.unlink()
 
     def _lost(self, record: Mapping[str, Any]) -> list[str]:
-        return [n for n in record.get("items", []) if not (self.folder.items / n).exists()]
+        names = record.get("items", [])
+        written = self._digests() if names else {}
+        return [n for n in names if written.get(n) != _digest(self.folder.items / n)]
+
+    @property
+    def _manifest(self) -> Path:
+        return self.folder.items / "manifest.json"
+
+    def _digests(self) -> dict[str, str]:
+        """The SHA-256 of each item file as it was written last."""
+        return dict(read_json(self._manifest)) if self._manifest.exists() else {}
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The result of a finished stage, or None."""
@@ -124,6 +135,7 @@ class Store:
         path = self._items_path(candidate, split)
         lines = (json.dumps(asdict(item), ensure_ascii=False) for item in items)
         write_text_atomic(path, "".join(f"{s}\n" for s in lines))
+        write_json_atomic(self._manifest, {**self._digests(), path.name: _digest(path)})
         self._written.append(path.name)
 
     def items(self, candidate: str, split: str) -> list[Item]:
@@ -149,3 +161,11 @@ class Store:
                     hint="Delete the file and run the study again; answers are kept elsewhere.",
                 ) from error
         return items
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -192,10 +192,10 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> StudyError:
         problem, hint = "a second document begins here", "Remove the line with `---`."
     elif "while parsing a flow" in str(error.context) and error.context_mark:
         opened = error.context_mark
-        problem = f"the bracket of line {opened.line + 1}, column {opened.column + 1} is not closed"
+        problem = f"the bracket of line {opened.line + 1}, column {opened.column + 1} has no end"
         hint = "Close it with `]` or `}`, and put a comma between its values."
     elif "quoted scalar" in str(error.context) and error.context_mark:
-        problem = f"the quote of line {error.context_mark.line + 1} is not closed"
+        problem = f"the quote of line {error.context_mark.line + 1} has no end ({problem})"
     elif error.context:
         problem = f"{problem} ({error.context})"
     return StudyError(problem, where=where, hint=hint)

@@ -1,0 +1,363 @@
+"""Supervised fine-tuning: Tunewise against TRL's SFTTrainer, side by side.
+
+Same random Llama, same rows in the same order, same adapter, same rows per optimiser step, same
+precision. Each arm runs in a process of its own, in turns, so that peak memory is its own and a
+busy machine hits all alike. CPU seconds are printed beside wall seconds for the same reason.
+
+    python benchmarks/sft.py                         # all three shapes, 28M-parameter body
+    python benchmarks/sft.py --size small --steps 3  # some minutes on a busy machine
+    python benchmarks/sft.py --shape task --ladder   # each technique's own gain
+
+Arms: ``trl`` is SFTTrainer's defaults (it recomputes activations), ``trl-best`` the fastest of its
+settings that needs no GPU kernel (no recomputing), ``tunewise`` what ``tunewise train`` runs.
+Tokens are counted as the rows hold them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SIZES: dict[str, dict[str, int]] = {
+    "small": {
+        "vocab_size": 16384,
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+    "28M": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+}
+# Prompt that all rows share; tokens asked (median, least, most); tokens answered; most in a row.
+SHAPES = {
+    "task": (180, (120, 40, 400), (15, 60)),
+    "chat": (0, (150, 40, 600), (60, 250)),
+    "documents": (0, (1100, 700, 1700), (50, 200)),
+}
+RANK, BATCH, RATE = 16, 8, 2e-4
+
+
+def rows(shape: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
+    """Random (prompt, answer) pairs of token numbers."""
+    shared, (median, least, most), (short, long) = SHAPES[shape]
+    r = random.Random(shape)
+
+    def tokens(n: int) -> list[int]:
+        return [r.randrange(10, vocabulary) for _ in range(n)]
+
+    prefix = tokens(shared)
+    out = []
+    for _ in range(count):
+        asked = int(min(most, max(least, median * r.lognormvariate(0, 0.5))))
+        out.append((prefix + tokens(asked), tokens(r.randrange(short, long))))
+    return out
+
+
+def make_model(folder: Path, size: str) -> None:
+    """A Llama with random weights, and a tokenizer whose words are ``t3``, ``t4``…"""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    shape = SIZES[size]
+    # Special tokens are found inside words too, so they must not look like the start of one.
+    words = {"<unk>": 0, "<pad>": 1, "<end>": 2}
+    words |= {f"t{i}": i for i in range(3, shape["vocab_size"])}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", pad_token="<pad>", eos_token="<end>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ ' ' + m.content }}{% if m.role == 'assistant' %}{{ ' <end>' }}"
+        "{% endif %}{% endfor %}"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(**shape, max_position_embeddings=4096, tie_word_embeddings=True, eos_token_id=2)
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def order_of(count: int) -> list[int]:
+    """The order in which Tunewise draws the rows, so that TRL can take the same."""
+    from tunewise.training.batches import BatchPlan
+
+    return [int(i) for i in BatchPlan(count, BATCH, 1.0, 0).order(0)]
+
+
+def run_tunewise(model: Path, data: list[Any], precision: str, threads: int, ladder: str) -> Any:
+    from tunewise.data.chat import Example
+    from tunewise.study.schema import FineTune
+    from tunewise.training.job import TrainingJob
+    from tunewise.training.loop import train
+
+    _without(ladder)
+    examples = []
+    for number, (prompt, answer) in enumerate(data):
+        user = {"role": "user", "content": " ".join(f"t{i}" for i in prompt)}
+        wanted = {"role": "assistant", "content": " ".join(f"t{i}" for i in answer)}
+        examples.append(Example(str(number), (user, wanted)))
+    marks: list[tuple[float, float, int]] = []
+
+    def on_event(event: Any) -> None:
+        if event["event"] in ("start", "step"):
+            marks.append(_mark())
+
+    with tempfile.TemporaryDirectory() as out:
+        job = TrainingJob(
+            model=str(model),
+            examples=examples,
+            dev=[],
+            fine_tune=FineTune(
+                batch_size=BATCH, lora={"rank": RANK}, precision=precision, warmup_ratio=0.0
+            ),
+            learning_rate=RATE,
+            epochs=1,
+            seed=0,
+            output=Path(out),
+            threads=threads,
+        )
+        result = train(job, on_event)
+    expected = sum(len(p) + len(a) + 1 for p, a in data)
+    assert result.tokens == expected, (result.tokens, expected)
+    assert ladder == "plain" or result.path == "flat", result.path_reason
+    return marks, result.train_loss
+
+
+def _mark() -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds, and bytes of this process in memory now."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return time.perf_counter(), time.process_time(), resident
+
+
+def _without(ladder: str) -> None:
+    """Switch techniques off, for the ladder; "" leaves everything on."""
+    from tunewise.training import fast_path, loop, lora_linear
+
+    if ladder in ("plain", "flat", "shared"):
+        lora_linear.fuse = lambda _: 0  # type: ignore[assignment]
+    if ladder == "plain":
+        fast_path.ALLOWED = set()
+    if ladder == "flat":
+        split = loop.split_by_budget
+        flatten = loop.flatten
+        loop.split_by_budget = lambda r, b: split(r, b, share=False)  # type: ignore[assignment]
+        loop.flatten = lambda r: flatten(r, share=False)  # type: ignore[assignment]
+
+
+def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    in_order = [data[i] for i in order_of(len(data))]
+    table = [{"input_ids": [*p, *a, 2], "labels": [-100] * len(p) + [*a, 2]} for p, a in in_order]
+    marks: list[tuple[float, float, int]] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            if not marks:
+                marks.append(_mark())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            marks.append(_mark())
+
+    with tempfile.TemporaryDirectory() as out:
+        options: dict[str, Any] = {"gradient_checkpointing": False} if best else {}
+        args = SFTConfig(
+            output_dir=out,
+            per_device_train_batch_size=BATCH,
+            num_train_epochs=1,
+            learning_rate=RATE,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": 0.1},
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1,
+            bf16=precision == "bfloat16",
+            use_cpu=True,
+            disable_tqdm=True,
+            max_length=4096,
+            train_sampling_strategy="sequential",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **options,
+        )
+        trainer = SFTTrainer(
+            model=AutoModelForCausalLM.from_pretrained(model, dtype="float32"),
+            args=args,
+            train_dataset=Dataset.from_list(table),
+            processing_class=AutoTokenizer.from_pretrained(model),
+            peft_config=LoraConfig(
+                r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    return marks, [s["loss"] for s in trainer.state.log_history if "loss" in s]
+
+
+def arm(options: dict[str, Any]) -> dict[str, Any]:
+    """Run one arm in this process. The first step warms up and is not counted."""
+    import torch
+
+    from tunewise.training.surroundings import peak_memory
+
+    torch.set_num_threads(options["threads"])
+    data = rows(options["shape"], options["steps"] * BATCH, SIZES[options["size"]]["vocab_size"])
+    model = Path(options["model"])
+    if options["arm"].startswith("trl"):
+        marks, losses = run_trl(model, data, options["precision"], options["arm"] == "trl-best")
+    else:
+        ladder = options["arm"].partition(":")[2]
+        marks, losses = run_tunewise(model, data, options["precision"], options["threads"], ladder)
+    counted = [data[i] for i in order_of(len(data))][BATCH:]
+    tokens = sum(len(p) + len(a) + 1 for p, a in counted)
+    wall, cpu = marks[-1][0] - marks[1][0], marks[-1][1] - marks[1][1]
+    return {
+        "tokens_per_second": tokens / wall,
+        "tokens_per_cpu_second": tokens / cpu,
+        "peak_bytes": peak_memory(),
+        "peak_above_start": peak_memory() - marks[0][2],
+        "losses": losses,
+    }
+
+
+def matrix_rate(threads: int) -> float:
+    """Float32 multiplications and additions per second of a large matrix product."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(2048, 1024), torch.randn(1024, 1536)
+    best = 0.0
+    for _ in range(5):
+        begin = time.process_time()
+        for _ in range(4):
+            a @ b
+        best = max(best, 4 * 2 * 2048 * 1024 * 1536 / (time.process_time() - begin))
+    return best
+
+
+def useful_work(shape: str, size: str, count: int) -> tuple[float, int]:
+    """Operations that the frozen matrices need for ``count`` rows, and the rows' tokens.
+
+    Two for each weight and token forward and two backward, shared prompts once per step, the
+    output layer on trained tokens only; attention and adapter are not counted.
+    """
+    s = SIZES[size]
+    h, kv = (
+        s["hidden_size"],
+        s["hidden_size"] // s["num_attention_heads"] * s["num_key_value_heads"],
+    )
+    layer = 2 * h * h + 2 * h * kv + 3 * h * s["intermediate_size"]
+    data = rows(shape, count, s["vocab_size"])
+    shared = SHAPES[shape][0]
+    computed = sum(len(p) + len(a) + 1 for p, a in data) - shared * (count - count // BATCH)
+    trained = sum(len(a) + 1 for _, a in data)
+    work = 4 * (layer * s["num_hidden_layers"] * computed + h * s["vocab_size"] * trained)
+    return work, sum(len(p) + len(a) + 1 for p, a in data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=[*SHAPES, "all"], default="all")
+    parser.add_argument("--size", choices=list(SIZES), default="28M")
+    parser.add_argument("--steps", type=int, default=6, help="the first is not counted")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--ladder", action="store_true", help="technique by technique")
+    parser.add_argument("--arms", nargs="*", help="only these")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print("\n" + json.dumps(arm(json.loads(args.one))))
+        return
+    arms = args.arms or (
+        ["trl-best", "tunewise:plain", "tunewise:flat", "tunewise:shared", "tunewise"]
+        if args.ladder
+        else ["trl", "trl-best", "tunewise"]
+    )
+    rate = matrix_rate(1)
+    print(
+        f"{args.size}, {args.precision}, {args.threads} threads; matrix rate {rate / 1e9:.0f} "
+        "GFLOP per CPU second"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(Path(folder), args.size)
+        for shape in SHAPES if args.shape == "all" else [args.shape]:
+            found: dict[str, list[dict[str, Any]]] = {a: [] for a in arms}
+            for _ in range(args.repeats):
+                for name in arms:
+                    found[name].append(_in_process(args, folder, shape, name))
+            _print(args, shape, found, rate)
+
+
+def _in_process(args: argparse.Namespace, folder: str, shape: str, name: str) -> dict[str, Any]:
+    options = {
+        "arm": name,
+        "model": folder,
+        "shape": shape,
+        "size": args.size,
+        "steps": args.steps,
+        "threads": args.threads,
+        "precision": args.precision,
+    }
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", json.dumps(options)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+    value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return value
+
+
+def _print(
+    args: argparse.Namespace, shape: str, found: dict[str, list[dict[str, Any]]], rate: float
+) -> None:
+    last = list(found)[-1]
+    work, tokens = useful_work(shape, args.size, args.steps * BATCH)
+
+    def middle(name: str, key: str) -> float:
+        return statistics.median(r[key] for r in found[name])
+
+    print(f"\n{shape}: {args.steps} steps of {BATCH} rows, {tokens} tokens")
+    print(f"{'':18}{'tok/s':>8}{'tok/CPU-s':>11}{'× less CPU':>12}{'peak MB':>9}{'+MB':>7}  losses")
+    for name in found:
+        cpu = middle(name, "tokens_per_cpu_second")
+        losses = found[name][0]["losses"]
+        print(
+            f"{name:18}{middle(name, 'tokens_per_second'):8.0f}{cpu:11.0f}"
+            f"{middle(last, 'tokens_per_cpu_second') / cpu:12.2f}"
+            f"{middle(name, 'peak_bytes') / 1e6:9.0f}"
+            f"{middle(name, 'peak_above_start') / 1e6:7.0f}"
+            f"  {losses[0]:.4f} … {losses[-1]:.4f}"
+        )
+    share = middle(last, "tokens_per_cpu_second") / tokens * work / rate
+    print(f"{last} reaches {100 * share:.0f} % of the matrix rate in frozen products alone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Parts of the pretraining of the small base model that Tunewise ships."""

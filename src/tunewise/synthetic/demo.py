@@ -1,0 +1,256 @@
+"""Three demonstration studies whose verdicts differ: fine-tune, retrieve instead, show examples.
+
+Everything is drawn from the seed. What makes a study come out as it does is its structure, not its
+words:
+
+- ``format``: recipes become a list in a house notation with the house's own names for the goods.
+  The instruction does not give those names, a few examples show only some, the training rows all.
+- ``knowledge``: questions on a handbook. A part of the handbook is asked about in the test only, so
+  that it cannot be learnt by heart, while retrieval finds it.
+- ``pattern``: two kinds of note, each told by one marker word. A few examples show the whole rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tunewise.synthetic import words
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DemoFiles:
+    """A demonstration: its data files and its study.
+
+    Attributes:
+        files: file name, relative to the study file, to text.
+        study: what the study file says.
+    """
+
+    files: dict[str, str]
+    study: dict[str, object]
+
+
+def generate(kind: str, seed: int) -> DemoFiles:
+    """The data and the study of one demonstration; the same arguments give the same text.
+
+    Raises:
+        ValueError: when there is no demonstration ``kind``.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no demonstration {kind!r}; there are: {', '.join(KINDS)}")
+    return _MAKERS[kind](Random(f"{kind}/{seed}"))
+
+
+def _row(kind: str, number: int, split: str, question: str, answer: str, **more: str) -> Row:
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    return {"id": f"{kind}-{number:04d}", "split": split, "messages": messages, **more}
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _files(kind: str, rows: Sequence[Row]) -> dict[str, str]:
+    """One file for each split."""
+    return {
+        f"{kind}-{split}.jsonl": _lines([row for row in rows if row["split"] == split])
+        for split in ("train", "dev", "test")
+    }
+
+
+def _study(
+    kind: str,
+    use_case: str,
+    prompt: str,
+    metric: str,
+    candidates: Sequence[object],
+    epochs: int,
+    documents: str | None = None,
+) -> dict[str, object]:
+    data: dict[str, object] = {split: f"{kind}-{split}.jsonl" for split in ("train", "dev", "test")}
+    if documents:
+        data["documents"] = documents
+    return {
+        "name": f"demo-{kind}",
+        "use_case": use_case,
+        "model": "tunewise/tiny",
+        "prompt": prompt,
+        "data": data,
+        "metric": metric,
+        "candidates": list(candidates),
+        "fine_tune": {"route": "local", "method": "sft", "adapter": "lora", "epochs": epochs},
+        "target": {"minimal_gain": 2.0},
+        "traffic": {"requests_per_month": 100_000, "horizon_months": 12},
+        "effort": "quick",
+    }
+
+
+FEW_SHOT: dict[str, object] = {"name": "few_shot", "kind": "few_shot", "k": [4, 8]}
+
+GOODS = [
+    "flour",
+    "sugar",
+    "butter",
+    "honey",
+    "milk",
+    "salt",
+    "rice",
+    "beans",
+    "onion",
+    "carrot",
+    "apple",
+    "pear",
+    "plum",
+    "lemon",
+    "cheese",
+    "egg",
+    "oil",
+    "barley",
+    "oats",
+    "raisins",
+    "mint",
+    "thyme",
+    "garlic",
+    "leek",
+]
+UNITS = {"grams": "g", "spoons": "sp", "cups": "cp", "pieces": "pc"}
+
+
+def _format(rng: Random) -> DemoFiles:
+    goods = rng.sample(GOODS, 16)
+    house = dict(zip(goods, words.distinct(rng, len(goods), "held_out", 1), strict=True))
+    frames = (
+        "{dish}: take {list}.",
+        "For {dish} stir {list} together.",
+        "{dish} calls for {list}.",
+    )
+
+    def recipe() -> tuple[str, str]:
+        picked = rng.sample(goods, rng.randint(2, 3))
+        amounts = [(rng.randint(2, 60), rng.choice(tuple(UNITS))) for _ in picked]
+        parts = [f"{n} {unit} of {good}" for good, (n, unit) in zip(picked, amounts, strict=True)]
+        joined = f"{', '.join(parts[:-1])} and {parts[-1]}"
+        noted = [
+            f"{house[good]} {n}{UNITS[unit]}"
+            for good, (n, unit) in zip(picked, amounts, strict=True)
+        ]
+        dish = words.name(rng, "held_out")
+        return rng.choice(frames).format(dish=dish, list=joined), json.dumps(noted)
+
+    rows = _distinct_rows("format", recipe, {"train": 320, "dev": 60, "test": 200})
+    study = _study(
+        "format",
+        "Turn recipes into the kitchen's order notation.",
+        "Write the goods of the recipe as a JSON list in our kitchen's notation.",
+        "list_f1",
+        ["zero_shot", FEW_SHOT, "fine_tuned"],
+        epochs=8,
+    )
+    return DemoFiles(_files("format", rows), study)
+
+
+STATIONS, ATTRIBUTES = 50, 4
+ASKED = (
+    "What is the {a} of {e}?",
+    "Which {a} does {e} have?",
+)
+ASKED_IN_TEST = "Give the {a} of {e}."
+
+
+def _knowledge(rng: Random) -> DemoFiles:
+    attributes = [
+        f"{kind} {noun}"
+        for kind, noun in zip(
+            words.distinct(rng, ATTRIBUTES, "held_out", 1),
+            rng.sample(["lamp", "door", "key", "book", "bell", "cup"], ATTRIBUTES),
+            strict=True,
+        )
+    ]
+    stations = [word.capitalize() for word in words.distinct(rng, STATIONS, "held_out")]
+    facts = [(station, attribute) for station in stations for attribute in attributes]
+    values = words.distinct(rng, len(facts), "held_out")
+    rng.shuffle(facts)
+    documents = [
+        {"id": f"fact-{n:03d}", "text": f"The {a} of {e} is {value}."}
+        for n, ((e, a), value) in enumerate(zip(facts, values, strict=True))
+    ]
+    known = len(facts) * 3 // 4
+    rows: list[Row] = []
+
+    def add(split: str, fact: int, frame: str) -> None:
+        station, attribute = facts[fact]
+        question = frame.format(a=attribute, e=station)
+        document = str(documents[fact]["id"])
+        rows.append(_row("knowledge", len(rows), split, question, values[fact], doc_id=document))
+
+    for fact in range(known):
+        for frame in ASKED:
+            add("train", fact, frame)
+    for fact in rng.sample(range(len(facts)), 60):
+        add("dev", fact, ASKED_IN_TEST)
+    for fact in range(len(facts)):
+        add("test", fact, ASKED_IN_TEST)
+    study = _study(
+        "knowledge",
+        "Answer staff questions on a handbook.",
+        "Answer the question about the handbook with a few words.",
+        "normalized_match",
+        ["zero_shot", FEW_SHOT, {"name": "rag", "kind": "rag", "k": [1, 3]}, "fine_tuned"],
+        epochs=6,
+        documents="handbook.jsonl",
+    )
+    return DemoFiles({**_files("knowledge", rows), "handbook.jsonl": _lines(documents)}, study)
+
+
+def _pattern(rng: Random) -> DemoFiles:
+    markers = words.distinct(rng, 2, "held_out")
+    labels = words.distinct(rng, 2, "held_out", 1)
+
+    def note() -> tuple[str, str]:
+        at = rng.randrange(2)
+        sent = f"{words.name(rng, 'held_out')} {markers[at]} {rng.randint(10, 99)}"
+        return sent, labels[at]
+
+    rows = _distinct_rows("pattern", note, {"train": 160, "dev": 60, "test": 200})
+    study = _study(
+        "pattern",
+        "Sort notes by their kind.",
+        "Label the text.",
+        "accuracy",
+        ["zero_shot", FEW_SHOT, "fine_tuned"],
+        epochs=3,
+    )
+    return DemoFiles(_files("pattern", rows), study)
+
+
+def _distinct_rows(
+    kind: str, draw: Callable[[], tuple[str, str]], sizes: dict[str, int]
+) -> list[Row]:
+    """Rows of all splits, no input twice."""
+    seen: set[str] = set()
+    rows: list[Row] = []
+    for split, size in sizes.items():
+        for _ in range(size):
+            question, answer = draw()
+            while question in seen:
+                question, answer = draw()
+            seen.add(question)
+            rows.append(_row(kind, len(rows), split, question, answer))
+    return rows
+
+
+_MAKERS: dict[str, Callable[[Random], DemoFiles]] = {
+    "format": _format,
+    "knowledge": _knowledge,
+    "pattern": _pattern,
+}
+KINDS = tuple(_MAKERS)

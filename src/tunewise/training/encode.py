@@ -1,0 +1,235 @@
+"""From a conversation to token ids and loss weights, rendered as scoring renders it.
+
+An answer's tokens are what the chat template adds between the prompt (rendered with the head of
+an answer, as at inference) and the conversation with the answer. So the model learns to continue
+exactly what it will be asked. Where a template renders a prompt in another way once an answer
+follows (Qwen3 drops earlier thoughts), its ``{% generation %}`` marks tell instead. Rows are never
+cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunewise.data.chat import Example, Message
+from tunewise.errors import DataError, ModelError
+from tunewise.models.chat_format import render_prompt
+from tunewise.training.rows import EncodedRow
+
+Trained = Literal["answers", "all_assistant", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens ``start:end`` are the answer that stands as message ``message``."""
+
+    message: int
+    start: int
+    end: int
+
+
+def with_prompt(messages: Sequence[Message], prompt: str | None) -> tuple[Message, ...]:
+    """The conversation with the study's instructions as its system message.
+
+    A row's own system message stands.
+    """
+    if not prompt or (messages and messages[0].get("role") == "system"):
+        return tuple(messages)
+    return ({"role": "system", "content": prompt}, *messages)
+
+
+class Encoder:
+    """Encodes rows for one tokenizer.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers with a chat template.
+        end_ids: tokens that end an answer (``LoadedModel.end_ids``).
+        trained: the last answer, all assistant turns, or every token.
+        prompt: instructions for rows without a system message of their own.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        end_ids: Sequence[int],
+        *,
+        trained: Trained = "answers",
+        prompt: str | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.end_ids = frozenset(end_ids)
+        self.trained = trained
+        self.prompt = prompt
+        self.has_marks = "generation %}" in str(tokenizer.chat_template).replace("-%}", " %}")
+        # Tokenizers of the older sentencepiece kind mark the start of every piece of text, so
+        # that pieces encoded apart are not the whole encoded at once.
+        pieces = ("assistant:", " an answer\n", "user: x")
+        apart = [t for piece in pieces for t in self._tokens(piece)]
+        self._splits_freely = tokenizer.decode(apart) == tokenizer.decode(
+            self._tokens("".join(pieces))
+        )
+
+    def encode(self, example: Example) -> EncodedRow:
+        """Token ids and loss weights of one row.
+
+        Raises:
+            DataError: when the template cannot render the row, or renders it in such a way that
+                an answer's tokens cannot be told from the prompt's.
+        """
+        import numpy as np
+
+        messages = with_prompt(example.messages, self.prompt)
+        ids, spans = self._spans(messages, example)
+        weights = np.zeros(len(ids), dtype=np.float32)
+        if self.trained == "all":
+            weights[:] = 1.0
+        for span in spans:
+            weights[span.start : span.end] = _weight(messages[span.message], example)
+        weights[:1] = 0.0
+        return EncodedRow(example.id, np.asarray(ids, dtype=np.int32), weights)
+
+    def _spans(
+        self, messages: tuple[Message, ...], example: Example
+    ) -> tuple[list[int], list[Span]]:
+        """Token ids, and the tokens of each answer to be learnt, up to its end-of-turn token."""
+        if not messages:
+            raise DataError(f"row {example.id!r} has no messages", where=example.source)
+        turns = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
+        if self.trained == "answers":
+            turns = turns[-1:] if turns and turns[-1] == len(messages) - 1 else []
+        found = self._by_prefix(messages, turns, example)
+        if found is None and self.has_marks:
+            found = self._by_marks(messages, turns, example)
+        if found is None:
+            raise DataError(
+                f"row {example.id!r}: the chat template renders a prompt in another way once its "
+                "answer follows, so the answer's tokens cannot be told apart",
+                where=example.source,
+                hint="Train on the last answer only (`trained_rows: answers`), or use a template "
+                "with {% generation %} marks.",
+            )
+        ids, spans = found
+        return ids, [self._to_end_of_turn(ids, s) for s in spans]
+
+    def _by_prefix(
+        self, messages: tuple[Message, ...], turns: list[int], example: Example
+    ) -> tuple[list[int], list[Span]] | None:
+        whole = self._render(messages, example)
+        borders: list[int] = []  # in characters: where each answer starts and ends
+        for turn in turns:
+            prompt = self._render(messages[:turn], example, ask=True)
+            end = len(whole)
+            if turn < len(messages) - 1:
+                end = self._end_of(messages[: turn + 1], whole, example)
+            if not whole.startswith(prompt) or end < len(prompt):
+                return None
+            borders += [len(prompt), end]
+        if not self._splits_freely:
+            return self._by_token_prefix(whole, borders, turns)
+        ids: list[int] = []
+        ends = []
+        for start, end in zip([0, *borders], [*borders, len(whole)], strict=True):
+            ids += self._tokens(whole[start:end])
+            ends.append(len(ids))
+        return ids, [Span(t, ends[2 * i], ends[2 * i + 1]) for i, t in enumerate(turns)]
+
+    def _end_of(self, messages: tuple[Message, ...], whole: str, example: Example) -> int:
+        """Where in ``whole`` the last of ``messages`` ends; -1 if it is rendered otherwise there.
+
+        A conversation that ends here may differ by an end token or white space, no more.
+        """
+        alone = self._render(messages, example)
+        pairs = enumerate(zip(alone, whole, strict=False))
+        common = next((i for i, (a, b) in pairs if a != b), min(len(alone), len(whole)))
+        rest = alone[common:]
+        for token in self.end_ids:
+            rest = rest.replace(self.tokenizer.convert_ids_to_tokens(token), "")
+        return -1 if rest.strip() else common
+
+    def _by_token_prefix(
+        self, whole: str, borders: list[int], turns: list[int]
+    ) -> tuple[list[int], list[Span]] | None:
+        ids = self._tokens(whole)
+        ends = []
+        for border in borders:
+            head = self._tokens(whole[:border])
+            if ids[: len(head)] != head:
+                return None
+            ends.append(len(head))
+        return ids, [Span(t, ends[2 * i], ends[2 * i + 1]) for i, t in enumerate(turns)]
+
+    def _by_marks(
+        self, messages: tuple[Message, ...], turns: list[int], example: Example
+    ) -> tuple[list[int], list[Span]] | None:
+        marks = _Marks(self.tokenizer)
+        self._render(messages, example, tokenizer=marks)
+        runs: list[tuple[int, int]] = []
+        for j, inside in enumerate(marks.mask):
+            if inside and (j == 0 or not marks.mask[j - 1]):
+                runs.append((j, j + 1))
+            elif inside:
+                runs[-1] = (runs[-1][0], j + 1)
+        answers = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
+        if len(runs) != len(answers):
+            return None
+        return marks.ids, [
+            Span(m, *run) for m, run in zip(answers, runs, strict=True) if m in turns
+        ]
+
+    def _to_end_of_turn(self, ids: list[int], span: Span) -> Span:
+        """End the span with its end-of-turn token: no line break after it, and not without it."""
+        for j in range(span.end - 1, span.start - 1, -1):
+            if ids[j] in self.end_ids:
+                return Span(span.message, span.start, j + 1)
+        if span.end < len(ids) and ids[span.end] in self.end_ids:
+            return Span(span.message, span.start, span.end + 1)
+        return span
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        example: Example,
+        *,
+        ask: bool = False,
+        tokenizer: Any = None,
+    ) -> str:
+        try:
+            return render_prompt(tokenizer or self.tokenizer, messages, example.tools, ask=ask)
+        except ModelError as error:
+            raise DataError(
+                f"row {example.id!r}: {error.message}", where=example.source, hint=error.hint
+            ) from error
+
+
+class _Marks:
+    """Stands in for a tokenizer where text is rendered, and notes tokens and marks instead."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.chat_template = tokenizer.chat_template
+        self._tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.mask: list[int] = []
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> str:
+        options |= {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+        rendered = self._tokenizer.apply_chat_template(messages, **options)
+        self.ids, self.mask = list(rendered["input_ids"]), list(rendered["assistant_masks"])
+        return ""
+
+
+def _weight(message: Message, example: Example) -> float:
+    weight = message.get("weight", 1)
+    if weight is None:
+        return 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e6:
+        raise DataError(
+            f"row {example.id!r}: a message's weight is {weight!r}",
+            where=example.source,
+            hint="Give 0 (not learnt), 1 (learnt) or another number that is not negative.",
+        )
+    return float(weight)

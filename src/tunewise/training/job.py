@@ -1,0 +1,196 @@
+"""What is to be trained, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunewise.data.chat import Example, canonical_hash
+from tunewise.errors import ModelError, TrainingError
+from tunewise.study.schema import FineTune
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+"""Called with each event of a run: JSON values, with ``event`` naming its kind."""
+
+# Part of a job's key: raised when the same job would lead to other weights than before.
+RECIPE = 1
+METHODS = ("sft",)
+
+
+class TrainingStopped(TrainingError):
+    """Stopped on request; a checkpoint is on disk and the same job goes on from there."""
+
+
+class NotFiniteError(TrainingError):
+    """The loss or gradient is not a number; the last good checkpoint is on disk."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One fine-tune with everything that determines its weights.
+
+    Attributes:
+        model: spec or folder of the base model.
+        examples: rows to learn from.
+        dev: rows whose loss chooses the checkpoint; may be empty.
+        fine_tune: method, adapter, lengths, precision.
+        learning_rate: peak of the schedule.
+        epochs: passes over the rows; may be a fraction.
+        seed: of the adapter's start, the order of rows and dropout.
+        output: folder for checkpoints and the result; it belongs to this job alone.
+        prompt: instructions, where a row has no system message.
+        max_steps: ends earlier, with the schedule of this shorter run.
+        threads: for torch; None takes what the machine has. Not part of the key, but a run that
+            goes on keeps the number that it began with.
+        checkpoint_seconds: time between checkpoints; one is made after each epoch anyway.
+
+    Raises:
+        TrainingError: an unknown method, or a number that is not above 0.
+    """
+
+    model: str
+    examples: Sequence[Example]
+    dev: Sequence[Example]
+    fine_tune: FineTune
+    learning_rate: float
+    epochs: float
+    seed: int
+    output: Path
+    prompt: str | None = None
+    max_steps: int | None = None
+    threads: int | None = None
+    checkpoint_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.fine_tune.method not in METHODS:
+            raise TrainingError(
+                f"no such method: {self.fine_tune.method!r}",
+                where="fine_tune.method",
+                hint=f"On this machine there is: {', '.join(METHODS)}.",
+            )
+        for name in ("learning_rate", "epochs"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise TrainingError(
+                    f"{value!r} cannot be meant", where=f"fine_tune.{name}", hint="Above 0, please."
+                )
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of everything that determines the weights: 64 hex digits.
+
+        Raises:
+            ModelError: when the model is not there.
+        """
+        rows = hashlib.sha256()
+        for part, examples in (("train", self.examples), ("dev", self.dev)):
+            rows.update(part.encode())
+            for example in examples:
+                rows.update(canonical_hash(_row(example)).encode())
+        return canonical_hash(
+            {
+                "recipe": RECIPE,
+                "model": model_revision(self.model),
+                "rows": rows.hexdigest(),
+                "fine_tune": _learning_options(self.fine_tune),
+                "learning_rate": self.learning_rate,
+                "epochs": self.epochs,
+                "seed": self.seed,
+                "prompt": self.prompt,
+                "max_steps": self.max_steps,
+            }
+        )
+
+
+def model_revision(spec: str) -> str:
+    """The content of a local model's files as a digest; a hub model is fetched first.
+
+    Raises:
+        ModelError: when it is not there, or is not a model of this machine.
+    """
+    from tunewise.models.names import parse_model
+    from tunewise.models.weights import locate, revision_of
+
+    ref = parse_model(spec)
+    if not ref.is_local:
+        raise ModelError(
+            "this model runs on a server, so it cannot be trained on this machine",
+            where=spec,
+            hint="Name a model with weights: a folder, a hub id, or tunewise/tiny.",
+        )
+    return revision_of(locate(ref), ("*.safetensors", "config.json", "tokenizer*", "*.jinja"))
+
+
+def _row(example: Example) -> list[Any]:
+    """What training reads of an example."""
+    messages = [dict(m) for m in example.messages]
+    return [example.id, messages, [dict(t) for t in example.tools], example.rejected]
+
+
+def _learning_options(fine_tune: FineTune) -> dict[str, Any]:
+    # Where it runs, and what the caller has already chosen from, does not change the weights.
+    return fine_tune.model_dump(mode="json", exclude={"route", "epochs", "learning_rate", "seeds"})
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished fine-tune.
+
+    Attributes:
+        adapter: folder in peft's format, or None for a full fine-tune.
+        model: folder of the whole model, or None for an adapter.
+        steps: optimiser steps done.
+        best_step: the step whose weights were kept.
+        tokens: tokens learnt from, as rows hold them, summed over epochs.
+        trained_tokens: those of them that count in the loss.
+        rows: rows learnt from; ``rows_left_out`` counts others by reason.
+        seconds: of training, over all runs if it was interrupted.
+        peak_memory_bytes: of the process.
+        train_loss: one value per step; dev_loss: (step, loss) pairs.
+        path: ``flat`` or ``plain``, with ``path_reason`` for the latter.
+        config: what ran, with every default filled in.
+    """
+
+    adapter: Path | None
+    model: Path | None
+    steps: int
+    best_step: int
+    tokens: int
+    trained_tokens: int
+    rows: int
+    rows_left_out: Mapping[str, int]
+    seconds: float
+    peak_memory_bytes: int
+    train_loss: Sequence[float]
+    dev_loss: Sequence[tuple[int, float]]
+    path: str
+    path_reason: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def best_dev_loss(self) -> float | None:
+        """The dev loss of the kept weights."""
+        losses = dict(self.dev_loss)
+        return losses.get(self.best_step)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values, for ``training.json``; folders by name."""
+        value = asdict(self)
+        value["adapter"] = self.adapter.name if self.adapter else None
+        value["model"] = self.model.name if self.model else None
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], folder: Path) -> TrainingResult:
+        """The inverse of ``as_dict`` for a result that lies in ``folder``."""
+        names = set(cls.__dataclass_fields__)
+        known = {k: v for k, v in value.items() if k in names}
+        for key in ("adapter", "model"):
+            known[key] = folder / known[key] if known[key] else None
+        known["dev_loss"] = [(int(s), float(v)) for s, v in known["dev_loss"]]
+        return cls(**known)

@@ -1,0 +1,90 @@
+"""A training job as files, so that another process can run it."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import overload
+
+from tunewise.data.chat import Example
+from tunewise.errors import TrainingError
+from tunewise.study.schema import FineTune
+from tunewise.training.job import TrainingJob
+from tunewise.workspace import write_json_atomic
+
+
+def write_job(job: TrainingJob, folder: Path) -> None:
+    """Write a job so that another process can read it: ``job.json`` and two files of rows.
+
+    The rows may hold personal data; ``folder`` is made private to its owner.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, examples in (("train", job.examples), ("dev", job.dev)):
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
+            for example in examples:
+                file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+    value = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in ("examples", "dev")}
+    value["fine_tune"] = job.fine_tune.model_dump(mode="json")
+    value["output"] = str(job.output.absolute())
+    write_json_atomic(folder / "job.json", {**value, "key": job.key})
+
+
+def read_job(folder: Path) -> TrainingJob:
+    """The inverse of ``write_job``.
+
+    Raises:
+        TrainingError: when no whole job lies there.
+    """
+    try:
+        value = json.loads((folder / "job.json").read_text("utf-8"))
+        key = value.pop("key")
+        rows = {name: RowFile(folder / f"{name}.jsonl") for name in ("train", "dev")}
+        value["fine_tune"] = FineTune.model_validate(value["fine_tune"])
+        value["output"] = Path(value["output"])
+        job = TrainingJob(examples=rows["train"], dev=rows["dev"], **value)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise TrainingError(
+            "no training job lies here", where=str(folder), hint="Submit the job again."
+        ) from error
+    if job.key != key:
+        raise TrainingError(
+            "the model's files or the job's rows have changed since it was submitted",
+            where=str(folder),
+            hint="Submit the job again.",
+        )
+    return job
+
+
+class RowFile(Sequence[Example]):
+    """Examples in a file, a line each; read when asked for, 8 bytes of memory a row."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._starts = array("Q")
+        place = 0
+        for line in self._file:
+            self._starts.append(place)
+            place += len(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        self._file.seek(self._starts[index])
+        value = json.loads(self._file.readline().decode("utf-8", "surrogatepass"))
+        for name in ("messages", "tools", "documents"):
+            value[name] = tuple(value[name])
+        return Example(**value)
+
+    def __del__(self) -> None:
+        if file := getattr(self, "_file", None):
+            file.close()

@@ -1,0 +1,148 @@
+"""The hard gate before step 0: are the right tokens learnt, and only those?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewise.data.chat import Example, text_of
+from tunewise.data.findings import Finding, FindingBook, Severity
+from tunewise.errors import TrainingError
+from tunewise.training.encode import Encoder
+from tunewise.training.rows import EncodedRow, EncodedRows
+
+_TEXTS: dict[str, tuple[Severity, str, str]] = {
+    "no_trained_token": (
+        "error",
+        "no token of the row would be learnt",
+        "Give the row an answer (last message, role assistant, weight above 0) or remove it.",
+    ),
+    "end_of_turn_not_trained": (
+        "error",
+        "the answer's end is not learnt, so the model would not learn to stop",
+        "The chat template must end an answer with the tokenizer's end-of-sequence token.",
+    ),
+    "prompt_in_loss": (
+        "error",
+        "what the user wrote would be learnt as if it were the answer",
+        "The chat template's {% generation %} marks are wrong; correct or remove them.",
+    ),
+    "template_changes_text": (
+        "error",
+        "the answer's text does not come back from its tokens: the template drops or changes it",
+        "Use the template that belongs to this model, or another model.",
+    ),
+    "unknown_characters": (
+        "warning",
+        "some characters are unknown to the tokenizer and cannot be learnt",
+        "Use a model whose tokenizer knows them (byte-level), or expect wrong characters.",
+    ),
+    "too_long": (
+        "warning",
+        "the row is longer than the limit; it is left out whole, never cut",
+        "Raise `fine_tune.max_length`, take a model with a longer context, or shorten the row.",
+    ),
+}
+
+
+def encode_and_audit(
+    encoder: Encoder, examples: Sequence[Example], max_length: int | None
+) -> tuple[EncodedRows, list[Finding]]:
+    """Encode all rows and check their labels.
+
+    Args:
+        max_length: most tokens of a row; longer rows are left out and counted.
+
+    Returns:
+        The rows that fit, in order, and the findings, errors first.
+
+    Raises:
+        DataError: when a row cannot be encoded at all.
+    """
+    kept = EncodedRows()
+    book = FindingBook()
+    for example in examples:
+        row = encoder.encode(example)
+        if max_length is not None and len(row.ids) > max_length:
+            book.add("too_long", row.id, *_TEXTS["too_long"])
+            continue
+        kept.append(row)
+        for code in row_problems(encoder, example, row):
+            book.add(code, row.id, *_TEXTS[code])
+    return kept, book.findings()
+
+
+def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[str]:
+    """Codes of what is wrong with one encoded row's labels."""
+    problems = []
+    tokenizer = encoder.tokenizer
+    trained = [int(t) for t, w in zip(row.ids, row.weights, strict=True) if w > 0]
+    unknown = tokenizer.unk_token_id
+    has_unknown = unknown is not None and unknown in trained
+    if has_unknown:
+        problems.append("unknown_characters")
+    if not trained:
+        return ["no_trained_token"]
+    if encoder.trained == "all":
+        return problems
+    weight = (example.target or {}).get("weight", 1)
+    if example.target is None or weight == 0:
+        return problems
+    if trained[-1] not in encoder.end_ids:
+        problems.append("end_of_turn_not_trained")
+    text = tokenizer.decode(trained, skip_special_tokens=True)
+    answer = example.answer.strip()
+    if answer and not has_unknown and _squeezed(answer) not in _squeezed(text):
+        problems.append("template_changes_text")
+    elif encoder.trained == "answers":
+        asked = [text_of(m).strip() for m in example.prompt if m.get("role") == "user"]
+        rest = _squeezed(text).replace(_squeezed(answer), "", 1)
+        if any(len(a) >= 8 and _squeezed(a) in rest for a in asked):
+            problems.append("prompt_in_loss")
+    return problems
+
+
+def _squeezed(text: str) -> str:
+    # Tokenizers of the sentencepiece kind may add or drop a space at a border; that is no change.
+    return "".join(text.split())
+
+
+def gate(findings: Sequence[Finding], rows: EncodedRows) -> None:
+    """Stop before step 0 where labels are wrong.
+
+    Raises:
+        TrainingError: for the gravest finding of severity ``error``, naming rows.
+    """
+    for finding in findings:
+        if finding.severity == "error":
+            shown = ", ".join(repr(r) for r in finding.rows[:5])
+            more = f" and {finding.count - 5} more" if finding.count > 5 else ""
+            raise TrainingError(
+                f"{finding.message} (row {shown}{more})",
+                where=f"label audit: {finding.code}",
+                hint=finding.fix,
+            )
+    if not len(rows):
+        too_long = sum(f.count for f in findings if f.code == "too_long")
+        raise TrainingError(
+            f"no row is left to learn from ({too_long} are longer than the limit)",
+            where="label audit",
+            hint="Raise `fine_tune.max_length` or give shorter rows.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """One token for display: its text, and the weight of its prediction (0: only read)."""
+
+    text: str
+    weight: float
+
+
+def show_tokens(encoder: Encoder, example: Example) -> list[ShownToken]:
+    """One row's tokens with their loss weights, for colouring."""
+    row = encoder.encode(example)
+    return [
+        ShownToken(encoder.tokenizer.decode([int(i)]), float(w))
+        for i, w in zip(row.ids, row.weights, strict=True)
+    ]

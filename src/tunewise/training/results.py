@@ -1,0 +1,106 @@
+"""What a finished run leaves: the weights that were best, and ``training.json``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewise.training import checkpoint
+from tunewise.training.job import TrainingJob, TrainingResult
+from tunewise.training.surroundings import peak_memory
+from tunewise.workspace import write_json_atomic
+
+if TYPE_CHECKING:
+    from tunewise.training.loop import Run
+
+
+def finished(job: TrainingJob) -> TrainingResult | None:
+    """The result of a job that has run to its end in its folder, or None."""
+    try:
+        value = json.loads((job.output / "training.json").read_text("utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    if value.get("key") != job.key:
+        return None
+    result = TrainingResult.from_dict(value, job.output)
+    folder = result.adapter or result.model
+    return result if folder is not None and folder.is_dir() else None
+
+
+def write_result(run: Run) -> TrainingResult:
+    """Write the best weights, then ``training.json``, then remove the checkpoints.
+
+    In this order, so that a crash in between leaves a run that can be finished again.
+
+    Raises:
+        WorkspaceError: when the disk is full.
+    """
+    job, progress, setup = run.job, run.progress, run.setup
+    if progress.best_step is not None and progress.best_step != progress.step:
+        best = checkpoint.best_path(run.checkpoints, progress.best_step)
+        checkpoint.load_weights(best, setup.weights)
+    full = job.fine_tune.adapter == "full"
+    folder = job.output / ("model" if full else "adapter")
+    checkpoint.write_folder(folder, lambda place: _save(run, place))
+    result = TrainingResult(
+        adapter=None if full else folder,
+        model=folder if full else None,
+        steps=progress.step,
+        best_step=progress.best_step or progress.step,
+        tokens=progress.tokens,
+        trained_tokens=progress.trained_tokens,
+        rows=len(run.rows),
+        rows_left_out=run.left_out,
+        seconds=progress.seconds,
+        peak_memory_bytes=peak_memory(),
+        train_loss=list(progress.train_loss),
+        dev_loss=list(progress.dev_loss),
+        path=run.path,
+        path_reason=run.path_reason,
+        config=_config(run),
+    )
+    write_json_atomic(job.output / "training.json", {"key": job.key, **result.as_dict()})
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.tell(
+        {
+            "event": "end",
+            "step": progress.step,
+            "best_step": result.best_step,
+            "seconds": result.seconds,
+            "peak_memory_bytes": result.peak_memory_bytes,
+        }
+    )
+    return result
+
+
+def _save(run: Run, place: Path) -> None:
+    from tunewise.models.quiet import quiet
+
+    setup = run.setup
+    with quiet():
+        if run.job.fine_tune.adapter == "full":
+            setup.causal.set_attn_implementation(setup.stock_attention)
+            setup.causal.save_pretrained(place)
+            setup.loaded.tokenizer.save_pretrained(place)
+        else:
+            config = setup.outer.peft_config["default"]
+            config.base_model_name_or_path = run.job.model
+            setup.outer.save_pretrained(place, save_embedding_layers=False)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """What ran, with every default filled in."""
+    job = run.job
+    return {
+        "model": job.model,
+        "model_revision": run.setup.loaded.revision,
+        "prompt": job.prompt,
+        "learning_rate": job.learning_rate,
+        "epochs": job.epochs,
+        "seed": job.seed,
+        "total_steps": run.plan.total_steps,
+        "fine_tune": job.fine_tune.model_dump(mode="json"),
+        **run.progress.chosen,
+    }

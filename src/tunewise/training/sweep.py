@@ -1,0 +1,141 @@
+"""Choosing the learning rate by the dev loss of short runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tunewise.errors import TrainingError
+from tunewise.training.job import NotFiniteError, TrainingJob, TrainingResult
+
+# Below this a model is "small" for the choice of learning rates.
+SMALL = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One value tried.
+
+    Attributes:
+        dev_loss: the lowest of the short run; infinite where the loss was not a number.
+        seconds: that the run took.
+    """
+
+    learning_rate: float
+    dev_loss: float
+    steps: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """As JSON values; None for an infinite loss."""
+        loss = self.dev_loss if math.isfinite(self.dev_loss) else None
+        return {
+            "learning_rate": self.learning_rate,
+            "dev_loss": loss,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+
+def default_learning_rates(parameters: int, adapter: str) -> tuple[float, float, float]:
+    """Three values around what usually works, in rising order.
+
+    LoRA on models of the usual size: a factor of two around 2e-4, where most reports agree
+    (Biderman et al., 2405.09673, sweep 1e-5 to 5e-4). Full fine-tuning wants about a tenth
+    (Schulman et al., "LoRA Without Regret", 2025). Models under 50M parameters are narrow: their
+    weights are larger (initialised with a spread of one over the square root of the width) and
+    so must be their updates; their best values lie around 2e-3, and the curve is wider, hence
+    the wider spacing.
+
+    Args:
+        parameters: of the base model.
+        adapter: ``lora`` or ``full``.
+    """
+    if adapter == "full":
+        return (1e-4, 3e-4, 1e-3) if parameters < SMALL else (1e-5, 2e-5, 4e-5)
+    return (5e-4, 2e-3, 5e-3) if parameters < SMALL else (1e-4, 2e-4, 4e-4)
+
+
+def count_parameters(spec: str) -> int:
+    """Parameters of a local model, from the heads of its weight files.
+
+    Raises:
+        ModelError: when it is not there.
+    """
+    from safetensors import safe_open
+
+    from tunewise.models.names import parse_model
+    from tunewise.models.weights import locate
+
+    total = 0
+    for path in sorted(locate(parse_model(spec)).glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
+    return total
+
+
+def choose_learning_rate(
+    job: TrainingJob,
+    values: Sequence[float] | None = None,
+    fraction: float = 1.0,
+    run: Callable[[TrainingJob], TrainingResult] | None = None,
+) -> tuple[float, list[Trial]]:
+    """Try each value on a run of ``fraction`` of the job's epochs; the lowest dev loss wins.
+
+    Args:
+        job: its learning rate is replaced; runs lie in ``output/sweep``.
+        values: to choose from; by default those of ``default_learning_rates``.
+        fraction: of the job's epochs; each run has the whole schedule in that time.
+        run: how a job is run; in this process by default.
+
+    Returns:
+        The chosen value and all trials, in the order of ``values``. One value is returned
+        without a run. Runs are kept while the sweep lasts, so that an interrupted one goes on.
+
+    Raises:
+        TrainingError: there are no dev rows, or every value failed.
+    """
+    run = run or _in_this_process
+    if values is None:
+        values = default_learning_rates(count_parameters(job.model), job.fine_tune.adapter)
+    if len(values) == 1:
+        return values[0], []
+    if not job.dev:
+        raise TrainingError(
+            "a learning rate cannot be chosen without dev rows",
+            where="fine_tune.learning_rate",
+            hint="Give one value, or dev rows.",
+        )
+    trials = []
+    for value in values:
+        folder = job.output / "sweep" / f"{value:g}"
+        short = replace(job, learning_rate=value, epochs=job.epochs * fraction, output=folder)
+        trials.append(_trial(short, run))
+    best = min(trials, key=lambda t: t.dev_loss)
+    if not math.isfinite(best.dev_loss):
+        raise TrainingError(
+            f"training failed with every learning rate tried ({', '.join(map(str, values))})",
+            where="fine_tune.learning_rate",
+            hint="Give lower values.",
+        )
+    shutil.rmtree(job.output / "sweep", ignore_errors=True)
+    return best.learning_rate, trials
+
+
+def _in_this_process(job: TrainingJob) -> TrainingResult:
+    from tunewise.training.loop import train
+
+    return train(job)
+
+
+def _trial(job: TrainingJob, run: Callable[[TrainingJob], TrainingResult]) -> Trial:
+    try:
+        result = run(job)
+    except NotFiniteError:
+        return Trial(job.learning_rate, math.inf, 0, 0.0)
+    loss = result.best_dev_loss
+    return Trial(
+        job.learning_rate, math.inf if loss is None else loss, result.steps, result.seconds
+    )

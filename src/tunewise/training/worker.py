@@ -1,0 +1,73 @@
+"""A training job in a process of its own: ``python -m tunewise.training.worker FOLDER``.
+
+``status.json`` in the folder says how it stands. SIGTERM and Ctrl-C make a checkpoint and stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tunewise.errors import TunewiseError
+from tunewise.training.job import TrainingStopped
+from tunewise.training.job_files import read_job
+from tunewise.workspace import write_json_atomic
+
+
+def main(folder: Path) -> int:
+    """Run the job that lies in ``folder / "job"``; returns the exit code."""
+    status = folder / "status.json"
+    stopping = False
+
+    def stop(_: int, __: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    _write(status, "running")
+    try:
+        from tunewise.training.loop import train
+
+        try:
+            train(read_job(folder / "job"), stop=lambda: stopping)
+        except TrainingStopped:
+            _write(status, "paused")
+            return 0
+    except TunewiseError as error:
+        _write(
+            status,
+            "failed",
+            error={
+                "kind": type(error).__name__,
+                "message": error.message,
+                "where": error.where,
+                "hint": error.hint,
+            },
+        )
+        return error.exit_code
+    except BaseException as error:
+        text = f"training ended by {type(error).__name__}: {error}"
+        hint = f"The whole message stands in {folder / 'worker.log'}."
+        with contextlib.suppress(OSError, TunewiseError):
+            _write(
+                status,
+                "failed",
+                error={"kind": "TrainingError", "message": text, "where": None, "hint": hint},
+            )
+        raise
+    _write(status, "succeeded")
+    return 0
+
+
+def _write(path: Path, state: str, **more: Any) -> None:
+    write_json_atomic(path, {"state": state, "pid": os.getpid(), **more})
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
