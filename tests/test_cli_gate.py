@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli_support import COMMAND, environment, recorded, steady, tunewise
+from tunewise.verdict.sentence import rounded
 
 GAIN = {"tuned": 0.9, "zero_shot": 0.5, "few_shot": 0.6}
 
@@ -35,7 +36,9 @@ def test_gate(
     if verdict == "UNDECIDED":
         assert gated["primary"]["labels_needed"] > 20
         assert "label about" in gated["headline"]
-        assert f"{gated['primary']['labels_needed'] - 20:,}" in gated["next_steps"][0]
+        more = rounded(gated["primary"]["labels_needed"] - 20)
+        assert f"{more:,} more test rows" in gated["next_steps"][0]
+        assert f"{more:,} more test rows" in gated["headline"]
     if verdict == "INVALID":
         assert gated["candidates"][0]["failures"] == 12
         warned = [w for w in gated["warnings"] if "12 rows have no recorded answer" in w]

@@ -343,13 +343,12 @@ def test_the_budget_stops(server: FakeOpenAI) -> None:
 
 def test_azure_in_both_forms(server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
-    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
     monkeypatch.delenv("AZURE_OPENAI_API_VERSION", raising=False)
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
     for version in (None, "2024-10-21"):
         if version:
             monkeypatch.setenv("AZURE_OPENAI_API_VERSION", version)
-        engine = open_engine("azure:dep")
+        engine = open_engine("azure:dep", key_resolver=lambda reference, url: KEY)
         assert engine.answer([ask()])[0].text == "hello"
         engine.close()
     assert server.paths == [
@@ -363,6 +362,7 @@ def test_a_study_server_through_open_engine(
     server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OFFICE_KEY", KEY)
+    monkeypatch.setenv("OFFICE_KEY_HOST", server.url.split("/")[2])
     monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
     servers = {"office": Server(base_url=server.url, api_key="${OFFICE_KEY}")}
     engine = open_engine("office:m", servers=servers)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from models_support import save_model
+from tunewise.errors import WorkspaceError
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.run import Outcome, plan_study, report_study, run_study, train_study
 from tunewise.study.loading import load_study
@@ -119,16 +120,21 @@ def test_the_verdict_is_recomputed_from_items(study: Path, done: tuple[Workspace
     workspace, before = done
     after = report_study(load_study(study), workspace).verdict
     assert after.model_copy(update={"created": before.verdict.created}) == before.verdict
+
+
+def test_items_changed_by_hand_are_not_reported(
+    study: Path, done: tuple[Workspace, Outcome]
+) -> None:
+    workspace, before = done
     items = before.folder / "items" / "classifier.test.jsonl"
     whole = items.read_text()
     try:
         rows = [json.loads(line) for line in whole.splitlines()]
-        items.write_text("".join(json.dumps({**row, "score": 0.0}) + "\n" for row in rows))
-        changed = report_study(load_study(study), workspace).verdict
-        assert changed.candidates[2].score == 0.0  # the number comes from the items alone
+        items.write_text("".join(json.dumps({**row, "score": 1.0}) + "\n" for row in rows))
+        with pytest.raises(WorkspaceError, match="changed"):
+            report_study(load_study(study), workspace)
     finally:
         items.write_text(whole)
-        report_study(load_study(study), workspace)
 
 
 def test_a_changed_target_trains_nothing_again(

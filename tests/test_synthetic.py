@@ -63,7 +63,7 @@ def test_splits_share_no_question_and_every_row_is_whole(kind: str, seed: int) -
     asked = {s: {question(r) for r in split[s]} for s in split}
     assert not asked["train"] & asked["test"]
     assert not asked["train"] & asked["dev"]
-    assert len(split["test"]) >= 200 and 150 <= len(split["train"]) <= 400
+    assert len(split["test"]) >= 120 and 150 <= len(split["train"]) <= 400
     every = [r for s in split.values() for r in s]
     assert len({r["id"] for r in every}) == len(every)
     assert all([m["role"] for m in r["messages"]] == ["user", "assistant"] for r in every)

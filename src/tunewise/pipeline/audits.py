@@ -41,11 +41,6 @@ class AuditOutcome:
     mde: float | None = None
     fixes: Fixes | None = None
 
-    @property
-    def errors(self) -> bool:
-        """Whether anything must be mended before these rows are used."""
-        return any(f.severity == "error" for f in self.report.findings)
-
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         found = self.report.as_dict()

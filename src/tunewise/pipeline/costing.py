@@ -175,13 +175,17 @@ def document(
             if break_even and break_even.requests is not None
             else None,
             "break_even_kind": str(break_even.kind) if break_even else None,
-            "value_per_correct_needed": money.break_even_value(gain=gain, cost=result)
-            if gain is not None
-            else None,
+            "value_per_correct_needed": _value_needed(gain, result),
             "payback_months": result.payback_months,
             "curve": points,
         }
     )
+
+
+def _value_needed(gain: float | None, result: money.CostComparison) -> float | None:
+    """v*; None where fine-tuning pays without counting the better answers at all."""
+    value = money.break_even_value(gain=gain, cost=result) if gain is not None else None
+    return value if value is not None and value > 0 else None
 
 
 def _curve(

@@ -9,6 +9,7 @@ from tunewise.data.chat import Example, text_of
 from tunewise.pipeline.store import Item
 from tunewise.report.document import Answer, CandidateRow, Verdict, WorkedAnswer, WorkedExample
 from tunewise.study.schema import Study
+from tunewise.verdict.sentence import rounded
 
 _MOST_EXAMPLES = 6
 
@@ -221,7 +222,7 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
             steps.append(f"Try it: tunewise chat {study.model} --adapter {tuned[0].tuned_model}")
         if verdict.cost.status == "unknown":
             steps.append("Add `costs.prices` and `traffic` to the study to see what it saves.")
-        if verdict.forgetting.status == "unmeasured":
+        if verdict.forgetting.status == "unmeasured" and not study.only_recorded:
             steps.append("Forgetting was not measured; list rows that must not break.")
     elif verdict.verdict == "DO_NOT_FINE_TUNE":
         if verdict.use:
@@ -232,7 +233,7 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
         if verdict.primary.labels_needed:
             more = verdict.primary.labels_needed - (verdict.test.n or 0)
             if more > 0:
-                steps.append(f"Label about {more:,} more test rows; they would decide.")
+                steps.append(f"Label about {rounded(more):,} more test rows; they would decide.")
         if "not_tested" in verdict.because:
             steps.append("Fine-tuning was not run; add `fine_tuned` to the candidates.")
         if "no_baseline" in verdict.because:

@@ -49,12 +49,16 @@ class Session:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the study as resolved and of the content of every file that it names."""
+        """Hash of the study as resolved and of the content of every file that it names.
+
+        Where the study's folder lies plays no part: a project that is moved stays the same study.
+        """
+        here = f"{self.directory}/"
         return canonical_hash(
             {
                 "tunewise": __version__,
-                "study": self.study.model_dump(mode="json"),
-                "files": file_digests(self._files()),
+                "study": self.study.model_dump_json().replace(here, ""),
+                "files": {k.replace(here, ""): v for k, v in file_digests(self._files()).items()},
             }
         )
 
