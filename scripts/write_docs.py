@@ -1,6 +1,6 @@
 """Write the reference pages in ``docs/`` from the program's own schemas.
 
-    python scripts/write_docs.py
+python scripts/write_docs.py
 """
 
 from __future__ import annotations

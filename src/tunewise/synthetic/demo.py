@@ -174,6 +174,7 @@ ASKED = (
     "What is the {a} of {e}?",
     "Which {a} does {e} have?",
 )
+ASKED_IN_DEV = "Tell me which {a} {e} has."
 ASKED_IN_TEST = "Give the {a} of {e}."
 
 
@@ -207,7 +208,7 @@ def _knowledge(rng: Random) -> DemoFiles:
         for frame in ASKED:
             add("train", fact, frame)
     for fact in rng.sample(range(len(facts)), 40):
-        add("dev", fact, ASKED_IN_TEST)
+        add("dev", fact, ASKED_IN_DEV)
     for fact in range(len(facts)):
         add("test", fact, ASKED_IN_TEST)
     study = _study(
