@@ -195,3 +195,20 @@ def test_train_alone_copies_the_weights(
     runs = train_study(load_study(study), done[0], SilentReporter(), out)
     assert (out / "adapter_model.safetensors").is_file()
     assert runs[0].tuned_model == str(out)
+
+
+def test_standard_effort_draws_a_curve_and_trains_several_seeds(
+    study: Path, tmp_path: Path
+) -> None:
+    overrides = ["effort=standard", "fine_tune.seeds=[0, 1]", "forgetting.must_pass=null"]
+    loaded = load_study(study, overrides=overrides)
+    verdict = run_study(loaded, Workspace(tmp_path / "home"), SilentReporter()).verdict
+    assert [p.rows for p in verdict.learning_curve.points] in ([15], [15, 60])
+    if verdict.ended_at == "G2":  # the pilot's curve was flat and far below the classifier
+        assert verdict.because == ["not_tested"]
+        assert any("flat" in warning for warning in verdict.warnings)
+    else:
+        assert verdict.ended_at == "G5"
+        assert verdict.primary.seeds == 2
+        assert {run.seed for run in verdict.training} == {0, 1}
+        assert verdict.learning_curve.reason is not None  # two sizes make no curve
