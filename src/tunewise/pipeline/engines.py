@@ -65,12 +65,6 @@ class Engines:
                 raise StudyError(error.message, where=where, hint=error.hint) from error
         return self._open[key]
 
-    def drop(self, spec: str, adapter: Path | None) -> None:
-        """Close one engine that is not needed any more."""
-        engine = self._open.pop((spec, adapter), None)
-        if engine is not None:
-            engine.close()
-
     def close(self) -> None:
         """Close them all."""
         for engine in self._open.values():

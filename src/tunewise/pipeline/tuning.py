@@ -25,21 +25,19 @@ class Effort:
 
     Attributes:
         sizes: parts of the training rows (0..1) tried before the whole, for the learning curve.
-        sweep: whether learning rates are tried when the study names none.
-        sweep_fraction: of the epochs that each try gets.
+        sweep_fraction: of the epochs that each learning rate gets when the study names none.
         seeds: of the full fine-tune; from three on the verdict is about the recipe.
     """
 
     sizes: tuple[float, ...]
-    sweep: bool
     sweep_fraction: float
     seeds: int
 
 
 EFFORTS: Mapping[str, Effort] = {
-    "quick": Effort(sizes=(), sweep=True, sweep_fraction=0.34, seeds=1),
-    "standard": Effort(sizes=(0.25,), sweep=True, sweep_fraction=0.34, seeds=3),
-    "thorough": Effort(sizes=(0.125, 0.25, 0.5), sweep=True, sweep_fraction=1.0, seeds=5),
+    "quick": Effort(sizes=(), sweep_fraction=0.34, seeds=1),
+    "standard": Effort(sizes=(0.25,), sweep_fraction=0.34, seeds=3),
+    "thorough": Effort(sizes=(0.125, 0.25, 0.5), sweep_fraction=1.0, seeds=5),
 }
 
 
