@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,6 @@ class Bench:
     study: Study
     scorer: Scorer
     clusters: Mapping[str, str] | None = None
-    _binary: dict[str, bool] = field(default_factory=dict)
 
     def groups(self, arm: Arm) -> list[str] | None:
         """The group of each row; None where groups are unknown."""
