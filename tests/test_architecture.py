@@ -70,6 +70,10 @@ def test_help_loads_nothing_heavy() -> None:
     assert not (_loaded_by(code) & HEAVY)
 
 
+SANDBOXED = ROOT / "src" / "tunewise" / "scoring" / "sandbox" / "worker.py"
+"""Runs a user's grader, inside walls that it has put around itself: what it is there for."""
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
 def test_what_may_never_happen(path: Path) -> None:
     """No remote code, no pickle, no eval of text."""
@@ -82,4 +86,5 @@ def test_what_may_never_happen(path: Path) -> None:
             names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
             assert not {"pickle", "dill", "joblib", "marshal"} & {n.split(".")[0] for n in names}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in {"eval", "exec"}, f"{path}:{node.lineno}"
+            may = {"exec"} if path == SANDBOXED else set()
+            assert node.func.id not in {"eval", "exec"} - may, f"{path}:{node.lineno}"

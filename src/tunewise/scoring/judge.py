@@ -217,7 +217,7 @@ class Judge:
         if pair.reference is not None:
             parts = {"TASK": task, "GOOD ANSWER": pair.reference, **parts}
         parts = {name: self._cut(text) for name, text in parts.items()}
-        nonce = _nonce(parts)
+        nonce = marker(parts)
         criteria = f" {self.criteria.strip()}" if self.criteria.strip() else ""
         data = "\n\n".join(
             f"<<{name} {nonce}>>\n{text}\n<<END {nonce}>>" for name, text in parts.items()
@@ -246,7 +246,7 @@ def read_verdict(reply: str) -> Verdict | None:
     return verdicts[match[1].upper()]
 
 
-def _nonce(parts: Mapping[str, str]) -> str:
+def marker(parts: Mapping[str, str]) -> str:
     """A mark that no part holds and that no author of a part can know.
 
     It is a hash of all parts, so an answer that names its own mark changes it; and unlike a random
