@@ -151,17 +151,17 @@ def _mark() -> tuple[float, float, int]:
 
 def _without(ladder: str) -> None:
     """Switch techniques off, for the ladder; "" leaves everything on."""
-    from tunewise.training import fast_path, loop, lora_linear
+    from tunewise.training import fast_path, items, lora_linear
 
     if ladder in ("plain", "flat", "shared"):
         lora_linear.fuse = lambda _: 0  # type: ignore[assignment]
     if ladder == "plain":
         fast_path.ALLOWED = set()
     if ladder == "flat":
-        split = loop.split_by_budget
-        flatten = loop.flatten
-        loop.split_by_budget = lambda r, b: split(r, b, share=False)  # type: ignore[assignment]
-        loop.flatten = lambda r: flatten(r, share=False)  # type: ignore[assignment]
+        split = items.split_by_budget
+        flatten = items.flatten
+        items.split_by_budget = lambda r, b, **o: split(r, b, share=False, **o)  # type: ignore[assignment]
+        items.flatten = lambda r: flatten(r, share=False)  # type: ignore[assignment]
 
 
 def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:

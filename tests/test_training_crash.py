@@ -16,10 +16,10 @@ from training_support import save_small_model
 _DRIVER = Path(__file__).with_name("training_crash_driver.py")
 
 
-def killed(tmp_path: Path, kills: int, seed: int) -> dict[str, float]:
+def killed(tmp_path: Path, kills: int, seed: int, method: str) -> dict[str, float]:
     model = save_small_model(tmp_path / "model")
     done = subprocess.run(
-        [sys.executable, str(_DRIVER), str(model), str(tmp_path), str(kills), str(seed)],
+        [sys.executable, str(_DRIVER), str(model), str(tmp_path), str(kills), str(seed), method],
         capture_output=True,
         text=True,
         check=False,
@@ -28,15 +28,17 @@ def killed(tmp_path: Path, kills: int, seed: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_three_kills(tmp_path):
-    found = killed(tmp_path, 3, seed=11)
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_three_kills(tmp_path, method):
+    found = killed(tmp_path, 3, seed=11, method=method)
     assert found["kills"] == 3
     assert found["equal"], found
 
 
 @pytest.mark.soak
-def test_thirty_kills(tmp_path):
-    found = killed(tmp_path, 30, seed=12)
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_thirty_kills(tmp_path, method):
+    found = killed(tmp_path, 30, seed=12, method=method)
     assert found["kills"] == 30
     assert found["resumed"] >= 10, "most kills should come after the first checkpoint"
     assert found["equal"], found

@@ -41,7 +41,7 @@ def test_stock_models_give_equal_losses_and_gradients(architecture, seed, count,
     wanted = gradients(model)
 
     setup = setup_of(model, flat=True)
-    got, _ = setup.losses(flatten(sort_rows(rows), min_shared=min_shared))
+    got, *_ = setup.losses(flatten(sort_rows(rows), min_shared=min_shared))
     got.backward()
     found = gradients(model)
 
@@ -58,7 +58,7 @@ def test_accumulation_over_batches_weighs_by_trained_tokens(seed, count, budget)
     model = small_model("llama")
     rows = random_rows(seed, count)
     whole = setup_of(model, flat=True)
-    expected, _ = whole.losses(flatten(sort_rows(rows)))
+    expected, *_ = whole.losses(flatten(sort_rows(rows)))
     expected.backward()
     wanted = gradients(model)
     batches = [flatten(part) for part in split_by_budget(rows, budget)]
@@ -190,7 +190,7 @@ def test_loss_in_float64(seed, predictions, vocabulary, softcap, bias, chunk):
     before = loss.CHUNK_LOGITS
     loss.CHUNK_LOGITS = chunk
     try:
-        got, each = loss.linear_cross_entropy(hidden, head, targets, weights, softcap)
+        got, each, right = loss.linear_cross_entropy(hidden, head, targets, weights, softcap)
     finally:
         loss.CHUNK_LOGITS = before
     logits = head(hidden)
@@ -199,6 +199,7 @@ def test_loss_in_float64(seed, predictions, vocabulary, softcap, bias, chunk):
     losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     expected = (losses * weights.double()).sum()
     assert (each - losses).abs().max().item() < 1e-9
+    assert right.tolist() == (logits.argmax(-1) == targets).tolist()
     inputs = [hidden, *head.parameters()]
     for mine, theirs in zip(
         torch.autograd.grad(3 * got, inputs), torch.autograd.grad(3 * expected, inputs), strict=True

@@ -75,6 +75,9 @@ def test_a_run_learns_and_leaves_its_files(job):
     steps = [e for e in events if e["event"] == "step"]
     assert [e["step"] for e in steps] == list(range(1, 17))
     assert {"total_steps", "loss", "lr", "tokens_per_second", "seconds_left"} <= set(steps[0])
+    right = [e["train_mean_token_accuracy"] for e in steps]
+    assert 0 <= right[0] < right[-1] <= 1
+    assert 0 < result.metrics["valid_mean_token_accuracy"] <= 1
     assert [json.loads(x) for x in (job.output / "events.jsonl").read_text().splitlines()] == events
     assert result.config["threads"] == 1 and result.config["batch_size"] == 8
 
@@ -90,6 +93,24 @@ def test_a_run_learns_and_leaves_its_files(job):
         result.best_dev_loss, rel=1e-4
     )
     assert _mean_loss(loaded, job.dev, None) > 1.3 * result.best_dev_loss
+
+
+def test_the_weights_of_the_last_epochs_can_stay(job):
+    job = replace(job, keep_epochs=2, fine_tune=FineTune(batch_size=16, lora={"rank": 8}))
+    events = []
+    result = train(job, events.append)
+    saved = [e for e in events if e["event"] == "epoch_saved"]
+    assert [e["step"] for e in saved] == [2, 4, 6, 8]
+    kept = sorted(p.name for p in (job.output / "epochs").iterdir())
+    assert kept == ["6", "8"] and saved[-1]["folder"] == str(job.output / "epochs" / "8")
+    last = load_file(job.output / "epochs" / "8" / "adapter_model.safetensors")
+    best = load_file(result.adapter / "adapter_model.safetensors")
+    same = all(torch.equal(last[n], best[n]) for n in best)
+    assert same == (result.best_step == 8)
+    loaded = load_local(parse_model(job.model), adapter=job.output / "epochs" / "6")
+    losses = dict(result.dev_loss)
+    found = _mean_loss(loaded, job.dev, next(iter(loaded.adapters)))
+    assert found == pytest.approx(losses[6], rel=1e-4)
 
 
 def _mean_loss(loaded, examples, adapter) -> float:
@@ -134,8 +155,8 @@ def test_values_that_cannot_be_meant(job):
     for bad in ({"learning_rate": 0.0}, {"epochs": float("nan")}):
         with pytest.raises(TrainingError, match="cannot be meant"):
             replace(job, **bad)
-    with pytest.raises(TrainingError, match="no such method: 'dpo'"):
-        replace(job, fine_tune=FineTune(method="dpo"))
+    with pytest.raises(TrainingError, match="no such method: 'magic'"):
+        replace(job, fine_tune=FineTune(method="magic"))
 
 
 def test_a_wrong_target_names_the_layers(job):

@@ -1,6 +1,6 @@
 """Runs training jobs in forked children and kills them at random moments.
 
-    python training_crash_driver.py MODEL_FOLDER WORK_FOLDER KILLS SEED
+    python training_crash_driver.py MODEL_FOLDER WORK_FOLDER KILLS SEED METHOD
 
 The libraries are imported once, before any fork, so that a run takes a fraction of a second.
 Prints one JSON object. torch does no arithmetic in this process, so forking it is safe.
@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import peft  # noqa: F401
@@ -27,13 +28,16 @@ from tunewise.training.job import TrainingJob
 from tunewise.training.loop import train
 
 
-def job(model: str, output: Path) -> TrainingJob:
+def job(model: str, output: Path, method: str) -> TrainingJob:
     examples = word_examples(36)
+    if method == "dpo":
+        other = {"role": "assistant", "content": "I do not know any words."}
+        examples = [replace(e, rejected=other) for e in examples]
     return TrainingJob(
         model=model,
         examples=examples[:28],
         dev=examples[28:],
-        fine_tune=FineTune(batch_size=4, lora={"rank": 4, "dropout": 0.1}),
+        fine_tune=FineTune(method=method, batch_size=4, lora={"rank": 4, "dropout": 0.1}),
         learning_rate=5e-3,
         epochs=2,
         seed=3,
@@ -43,14 +47,14 @@ def job(model: str, output: Path) -> TrainingJob:
     )
 
 
-def start(model: str, output: Path) -> int:
+def start(model: str, output: Path, method: str) -> int:
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
         torch.set_num_threads(1)
-        train(job(model, output))
+        train(job(model, output, method))
         code = 0
     finally:
         sys.stderr.flush()
@@ -70,10 +74,10 @@ def digest(output: Path) -> str:
     return hashlib.sha256(weights + text.encode()).hexdigest()
 
 
-def main(model: str, work: Path, kills: int, seed: int) -> None:
+def main(model: str, work: Path, kills: int, seed: int, method: str) -> None:
     r = random.Random(seed)
     begin = time.monotonic()
-    finish(start(model, work / "undisturbed"))
+    finish(start(model, work / "undisturbed", method))
     whole = time.monotonic() - begin
     expected = digest(work / "undisturbed")
     found, delivered, resumed, run = [], 0, 0, 0
@@ -81,7 +85,7 @@ def main(model: str, work: Path, kills: int, seed: int) -> None:
         run += 1
         output = work / f"run-{run}"
         while True:
-            pid = start(model, output)
+            pid = start(model, output, method)
             time.sleep(r.uniform(0, whole) if delivered < kills else 0)
             if delivered < kills and os.waitpid(pid, os.WNOHANG) == (0, 0):
                 os.kill(pid, signal.SIGKILL)
@@ -108,4 +112,4 @@ def main(model: str, work: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -43,6 +43,7 @@ class Row:
         guide: keeps it within a JSON Schema.
         ids: the answer so far, without an end token.
         generated: tokens computed for it, an end token included.
+        end: the end token, where there was one.
         reason: why it ended (``stop``, ``length``), or None.
         error: why it failed.
     """
@@ -55,6 +56,7 @@ class Row:
     guide: SchemaGuide | None = None
     ids: list[int] = field(default_factory=list)
     generated: int = 0
+    end: int | None = None
     reason: str | None = None
     error: str | None = None
     _random: torch.Generator | None = None
@@ -192,6 +194,7 @@ class Decoder:
             row.error = row.guide.error or None
         if row.error or token in self.end_ids:
             row.reason = "stop" if row.error is None else None
+            row.end = token if row.error is None else None
             return False
         row.ids.append(token)
         if (row.guide is not None and row.guide.complete) or self._stopped(row):

@@ -83,15 +83,23 @@ class LocalEngine:
 
     def iterate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Answer as ``answer`` does, giving ``(index, completion)`` as batches are done."""
+        for index, completion, _ in self.iterate_rows(requests):
+            yield index, completion
+
+    def iterate_rows(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion, Row | None]]:
+        """``iterate`` with each answer's tokens; None for a request that failed."""
         rows: dict[int, Row] = {}
         for index, prompt in enumerate(self._prompts(requests)):
             try:
                 rows[index] = self._row(requests[index], prompt)
             except ModelError as error:
-                yield index, self._failed(requests[index], error)
+                yield index, self._failed(requests[index], error), None
         for chosen, latency, cached in self._batches(rows):
             for index in chosen:
-                yield index, self._completion(requests[index], rows.pop(index), latency, cached)
+                row = rows.pop(index)
+                yield index, self._completion(requests[index], row, latency, cached), row
 
     def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
         """Tokens of the conversation as the model sees it when asked for an answer."""

@@ -9,20 +9,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
 from tunewise.routes.base import Event, Forecast, State, Status
-from tunewise.training.job import NotFiniteError, TrainingJob, TrainingResult
+from tunewise.training.job import LossSpikeError, NotFiniteError, TrainingJob, TrainingResult
 from tunewise.training.job_files import write_job
 from tunewise.workspace import write_json_atomic
 
 # Processes that this one has started, by job: whoever holds a handle, they must be reaped once.
 _children: dict[str, subprocess.Popen[bytes]] = {}
 _POLL_SECONDS = 0.1
+_KINDS: Mapping[str, type[TrainingError]] = {
+    "NotFiniteError": NotFiniteError,
+    "LossSpikeError": LossSpikeError,
+}
 _START_SECONDS = 60.0
 
 
@@ -67,6 +71,8 @@ class LocalRoute:
         handle = LocalHandle(job.output)
         known = handle.key()
         if known == job.key:
+            if handle.status().over:  # what is not part of the key may have changed
+                write_job(job, job.output / "job")
             handle.resume()
             return handle
         if handle.status().state == "running":
@@ -271,5 +277,5 @@ def _signal(pid: int, number: int) -> bool:
 
 
 def _error(value: dict[str, Any]) -> TrainingError:
-    kind = NotFiniteError if value.get("kind") == "NotFiniteError" else TrainingError
+    kind = _KINDS.get(str(value.get("kind")), TrainingError)
     return kind(value["message"], where=value.get("where"), hint=value.get("hint"))

@@ -25,14 +25,24 @@ _URL = re.compile(
     r"(?P<path>/[A-Za-z0-9._~!$&'()*+,;=:%/-]*)?",
     re.IGNORECASE,
 )
+_AZURE_HOSTS = (
+    "*.openai.azure.com",
+    "*.services.ai.azure.com",
+    "*.cognitiveservices.azure.com",
+)
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "OPENAI_API_KEY": ("api.openai.com",),
-    "AZURE_OPENAI_API_KEY": (
-        "*.openai.azure.com",
-        "*.services.ai.azure.com",
-        "*.cognitiveservices.azure.com",
-    ),
+    "AZURE_OPENAI_API_KEY": _AZURE_HOSTS,
+    "AZURE_OPENAI_AD_TOKEN": _AZURE_HOSTS,
+    "AZURE_MANAGEMENT_TOKEN": ("management.azure.com",),
     "HF_TOKEN": ("huggingface.co", "router.huggingface.co"),
+}
+# Where the user's own environment, never a study, names the address that a key is for.
+_ADDRESSES: Mapping[str, str] = {
+    "OPENAI_API_KEY": "OPENAI_BASE_URL",
+    "AZURE_OPENAI_API_KEY": "AZURE_OPENAI_ENDPOINT",
+    "AZURE_OPENAI_AD_TOKEN": "AZURE_OPENAI_ENDPOINT",
+    "AZURE_MANAGEMENT_TOKEN": "AZURE_MANAGEMENT_ENDPOINT",
 }
 _SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 _PATTERNS = (
@@ -168,6 +178,8 @@ def _check_host(name: str, address: Address) -> None:
     if known is not None:
         if any(_fits(pattern, address) for pattern in known) and address.port in (443, 80):
             return
+        if _named_by_user(name, address):
+            return
         raise StudyError(
             f"{name} is not sent to {_shown(address)}: it belongs to {' and '.join(known)}",
             where="base_url",
@@ -183,6 +195,15 @@ def _check_host(name: str, address: Address) -> None:
         where="base_url",
         hint=f"If you trust this server: export {name}_HOST={_shown(address)}",
     )
+
+
+def _named_by_user(name: str, address: Address) -> bool:
+    """Whether the environment gives a known key's provider another address, and it is this one."""
+    named = os.environ.get(_ADDRESSES.get(name, ""), "").strip()
+    try:
+        return bool(named) and parse_base_url(named) == address
+    except StudyError:
+        return False
 
 
 def _fits(pattern: str, address: Address) -> bool:

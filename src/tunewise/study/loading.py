@@ -125,6 +125,7 @@ def json_schema() -> dict[str, Any]:
     properties, definitions = schema["properties"], schema["$defs"]
     metric = properties["metric"]
     metric["anyOf"] = [{"type": "string"}, {"$ref": metric.pop("$ref")}]
+    definitions["FineTune"]["properties"]["reward"]["anyOf"].insert(0, {"type": "string"})
     for alternative in properties["candidates"]["anyOf"]:
         if alternative.get("type") == "array":
             kind = definitions["CandidateSpec"]["properties"]["kind"]
@@ -227,6 +228,7 @@ def _file_keys(study: Study) -> Iterator[KeyPath]:
     if study.forgetting.suite != "general":
         yield ("forgetting", "suite")
     yield ("output", "json_schema")
+    yield ("fine_tune", "distill", "answers")
     if study.metric.name == "json_fields":
         yield ("metric", "options", "schema")
 

@@ -6,6 +6,7 @@ Example::
     source: https://example.com/pricing
     models:
       openai:gpt-4.1-mini: {input: 0.40, cached: 0.10, output: 1.60}
+      openai:ft:gpt-4.1-mini: {input: 0.80, cached: 0.20, output: 3.20}
       tunewise/tiny: {usd_per_hour: 0.50}
     training:
       openai:gpt-4.1-mini: {per_1m_tokens: 5.00}
@@ -58,9 +59,39 @@ class Prices(Strict):
     models: dict[str, ModelPrice] = Field(default_factory=dict)
     training: dict[str, TrainingPrice] = Field(default_factory=dict)
 
+    def tuned(self, model: str) -> ModelPrice | None:
+        """What a model tuned from ``model`` costs to ask; a hosted one has a price of its own."""
+        return self.models.get(tuned_name(model))
+
+    def training_usd(
+        self, route: str, model: str, seconds: float | None, tokens: int | None
+    ) -> float | None:
+        """US dollars of one training run; None where the file does not say."""
+        price = self.training.get(model) or self.training.get(route)
+        if price is None:
+            return None
+        parts = [
+            None if rate is None or amount is None else rate * amount
+            for rate, amount in (
+                (price.usd_per_hour, None if seconds is None else seconds / 3600),
+                (price.per_1m_tokens, None if tokens is None else tokens / 1e6),
+            )
+        ]
+        known = [part for part in parts if part is not None]
+        return sum(known) if known else None
+
     def age_days(self, today: datetime.date) -> int:
         """Days since the prices were read."""
         return (today - self.date).days
+
+
+def tuned_name(model: str) -> str:
+    """How a price file calls models tuned from ``model``: ``openai:ft:NAME`` for ``openai:NAME``.
+
+    A model on this machine costs the same before and after.
+    """
+    server, colon, name = model.partition(":")
+    return f"{server}:ft:{name}" if colon and not name.startswith("ft:") else model
 
 
 def load_prices(path: Path) -> Prices:

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -19,6 +17,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from tunewise.study.fine_tune import FineTune as FineTune
+from tunewise.study.strict import Strict as Strict
 
 _KINDS = (
     "zero_shot",
@@ -46,12 +47,6 @@ def _known_kind(value: str) -> str:
 
 CandidateKind = Annotated[str, AfterValidator(_known_kind), WithJsonSchema({"enum": [*_KINDS]})]
 Effort = Literal["quick", "standard", "thorough"]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors; values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 class Columns(Strict):
@@ -162,43 +157,6 @@ class CandidateSpec(Strict):
     def is_fine_tuned(self) -> bool:
         """Whether a fine-tuned model takes part in its answers."""
         return self.kind.startswith("fine_tuned") or bool(self.fine_tuned)
-
-
-class Lora(Strict):
-    """A low-rank adapter (Hu et al., 2106.09685). Defaults: verdict method, section 3."""
-
-    rank: PositiveInt = Field(16, description="rank of the update; 16 to 32 fits most tasks")
-    alpha: PositiveFloat | None = Field(None, description="scale; twice the rank by default")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | list[str] = Field(
-        "all-linear", description="which layers; all of them learn better than attention alone"
-    )
-    rslora: bool = Field(False, description="rank-stabilised scaling (2312.03732)")
-    dora: bool = Field(False, description="magnitude and direction apart (2402.09353)")
-
-
-class FineTune(Strict):
-    """How to fine-tune."""
-
-    route: str = Field("local", description="where: local, or another installed route")
-    method: str = Field("sft", description="how it learns: sft")
-    adapter: Literal["lora", "full"] = Field(
-        "lora", description="train a small adapter, or all weights"
-    )
-    lora: Lora = Field(default_factory=Lora)
-    epochs: PositiveFloat | None = Field(None, description="passes over the rows; 3 by default")
-    learning_rate: PositiveFloat | list[PositiveFloat] | None = Field(
-        None, description="one value, or several to choose from on dev; swept by default"
-    )
-    batch_size: PositiveInt | None = Field(None, description="rows per optimiser step")
-    max_length: PositiveInt | None = Field(None, description="longest row in tokens")
-    seeds: list[int] | None = Field(None, description="training seeds; set by effort by default")
-    trained_rows: Literal["answers", "all_assistant", "all"] = Field(
-        "answers", description="which tokens are learnt: the last answer, all answers, everything"
-    )
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class Target(Strict):

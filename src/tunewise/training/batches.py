@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunewise.training.attention import Layout, Segment
 from tunewise.training.rows import EncodedRow, EncodedRows
@@ -19,6 +19,8 @@ from tunewise.training.rows import EncodedRow, EncodedRows
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from tunewise.training.items import Items
 
 # A shared piece shorter than this costs more in small blocks than it saves in tokens.
 MIN_SHARED = 16
@@ -32,7 +34,9 @@ class FlatBatch:
         ids, positions: (tokens,) of the flat row.
         keep: (predictions,) places in the flat row whose logits are needed.
         targets, weights: (predictions,) the wanted next token and its weight in the loss.
-        owner: (predictions,) index into ``rows`` of one row that each prediction belongs to.
+        uses, users: (learnt tokens of all rows,) the prediction that each one is, and the row it
+            belongs to: rows that share a prediction use the same one.
+        use_weights: (learnt tokens of all rows,) their weights, as the rows hold them.
         layout: the segments, for attention.
         paths: for each row, the segments that make it up, in order.
         rows: ids of the rows within.
@@ -44,7 +48,9 @@ class FlatBatch:
     keep: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
-    owner: npt.NDArray[np.int64]
+    uses: npt.NDArray[np.int64]
+    users: npt.NDArray[np.int64]
+    use_weights: npt.NDArray[np.float32]
     layout: Layout
     paths: tuple[tuple[int, ...], ...]
     rows: tuple[str, ...]
@@ -72,7 +78,11 @@ def shared_length(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
 
 def sort_rows(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
     """Rows ordered by their tokens, so that those with a common prefix are neighbours."""
-    return sorted(rows, key=lambda r: (r.ids.astype(">i4").tobytes(), r.id))
+    return sorted(rows, key=_sort_key)
+
+
+def _sort_key(row: EncodedRow) -> tuple[bytes, str]:
+    return row.ids.astype(">i4").tobytes(), row.id
 
 
 def flatten(
@@ -129,17 +139,14 @@ def flatten(
             segments[node_[3]][4] = max(segments[node_[3]][4], node_[4])
 
     forest = tuple(Segment(*s) for s in segments)
-    keep, targets, weights, owner = _predictions(rows, forest, paths)
+    predictions = _predictions(rows, forest, paths)
     positions = np.concatenate(
         [np.arange(s.position, s.position + s.end - s.start, dtype=np.int64) for s in forest]
     )
     return FlatBatch(
         ids=np.concatenate(pieces).astype(np.int64),
         positions=positions,
-        keep=keep,
-        targets=targets,
-        weights=weights,
-        owner=owner,
+        **predictions,
         layout=Layout(forest, end),
         paths=tuple(tuple(p) for p in paths),
         rows=tuple(r.id for r in rows),
@@ -156,58 +163,69 @@ def _places(segments: Sequence[Segment], path: Sequence[int]) -> npt.NDArray[np.
 
 def _predictions(
     rows: Sequence[EncodedRow], segments: Sequence[Segment], paths: Sequence[Sequence[int]]
-) -> tuple[
-    npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]
-]:
-    """Places, targets, weights and owners; predictions that rows share are merged by weight."""
+) -> dict[str, Any]:
+    """The fields of ``FlatBatch`` on what is learnt; predictions that rows share are merged."""
     import numpy as np
 
-    places, wanted, weight, owner = [], [], [], []
+    places, wanted, weight, user = [], [], [], []
     for number, row in enumerate(rows):
         at = np.flatnonzero(row.weights > 0)
         at = at[at > 0]
         places.append(_places(segments, paths[number])[at - 1])
         wanted.append(row.ids[at].astype(np.int64))
         weight.append(row.weights[at])
-        owner.append(np.full(len(at), number, dtype=np.int64))
-    place, target = np.concatenate(places), np.concatenate(wanted)
+        user.append(np.full(len(at), number, dtype=np.int64))
     # One place may predict different tokens (where rows part) or one token for many rows.
-    both = np.stack([place, target], axis=1)
-    unique, first, inverse = np.unique(both, axis=0, return_index=True, return_inverse=True)
-    summed = np.bincount(
-        inverse.ravel(), weights=np.concatenate(weight).astype(np.float64), minlength=len(unique)
-    )
-    return (
-        unique[:, 0],
-        unique[:, 1],
-        summed.astype(np.float32),
-        np.concatenate(owner)[first],
-    )
+    both = np.stack([np.concatenate(places), np.concatenate(wanted)], axis=1)
+    unique, inverse = np.unique(both, axis=0, return_inverse=True)
+    uses, use_weights = inverse.ravel(), np.concatenate(weight)
+    summed = np.bincount(uses, weights=use_weights.astype(np.float64), minlength=len(unique))
+    return {
+        "keep": unique[:, 0],
+        "targets": unique[:, 1],
+        "weights": summed.astype(np.float32),
+        "uses": uses,
+        "users": np.concatenate(user),
+        "use_weights": use_weights,
+    }
+
+
+T = TypeVar("T")
 
 
 def split_by_budget(
-    rows: Sequence[EncodedRow], budget: int, *, share: bool = True
-) -> list[list[EncodedRow]]:
-    """Cut a step's rows into batches of about ``budget`` tokens, shared ones counted once.
+    items: Sequence[T],
+    budget: int,
+    *,
+    share: bool = True,
+    rows_of: Callable[[T], Sequence[EncodedRow]] = lambda item: (item,),  # type: ignore[assignment,return-value]
+) -> list[list[T]]:
+    """Cut a step's items into batches of about ``budget`` tokens, shared ones counted once.
 
-    A row that is longer than the budget makes a batch by itself. With ``share`` the rows are
-    sorted first.
+    An item is a row, or rows that must stand in one batch (a pair of answers). One that is longer
+    than the budget makes a batch by itself. With ``share`` the items are sorted first.
     """
-    ordered = sort_rows(rows) if share else list(rows)
-    out: list[list[EncodedRow]] = []
+    ordered = sorted(items, key=lambda i: _sort_key(rows_of(i)[0])) if share else list(items)
+    out: list[list[T]] = []
     used = 0
-    for row in ordered:
-        cost = len(row.ids)
-        if out and share:
-            common = shared_length(out[-1][-1].ids, row.ids)
-            cost -= common if common >= MIN_SHARED else 0
+    for item in ordered:
+        rows = rows_of(item)
+        alone = len(rows[0].ids)
+        for one, other in itertools.pairwise(rows):
+            alone += len(other.ids) - (_saved(one, other) if share else 0)
+        cost = alone - (_saved(rows_of(out[-1][-1])[0], rows[0]) if out and share else 0)
         if out and used + cost <= budget:
-            out[-1].append(row)
+            out[-1].append(item)
             used += cost
         else:
-            out.append([row])
-            used = len(row.ids)
+            out.append([item])
+            used = alone
     return out
+
+
+def _saved(one: EncodedRow, other: EncodedRow) -> int:
+    common = shared_length(one.ids, other.ids)
+    return common if common >= MIN_SHARED else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +268,7 @@ class BatchPlan:
         start = step % self.steps_per_epoch * self.batch_size
         return [int(i) for i in order[start : start + self.batch_size]]
 
-    def digest(self, rows: EncodedRows) -> str:
+    def digest(self, rows: EncodedRows | Items) -> str:
         """SHA-256 (hex) of the plan and of the rows it is for."""
         text = f"{self.rows} {self.batch_size} {self.epochs!r} {self.seed} {self.max_steps}"
         return hashlib.sha256(f"{text} {rows.digest()}".encode()).hexdigest()

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +21,10 @@ from torch import Tensor, nn
 
 from tunewise.errors import WorkspaceError
 from tunewise.workspace import write_json_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FORMAT = 1
 
@@ -36,6 +40,8 @@ class Progress:
             must stay the same for the same weights.
         best_step, best_loss: of the lowest dev loss so far.
         evaluations_since_best: for early stopping.
+        metrics: the method's latest figures.
+        counts: what is counted over the run (groups of equal answers that were skipped).
     """
 
     key: str
@@ -51,6 +57,8 @@ class Progress:
     best_loss: float | None = None
     evaluations_since_best: int = 0
     stopped_early: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -138,6 +146,28 @@ def newest(folder: Path, key: str) -> tuple[Progress | None, Path | None, dict[s
         value["dev_loss"] = [(int(s), float(v)) for s, v in value["dev_loss"]]
         return Progress(**value), path, steps
     return None, None, {}
+
+
+def save_values(
+    folder: Path, split: str, plan: str, values: Mapping[str, npt.NDArray[np.float32]]
+) -> None:
+    """Write what a method computed before step 0 for the items of a split."""
+    tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+    write_folder(
+        _values_path(folder, split, plan), lambda p: _save(tensors, p / "values.safetensors")
+    )
+
+
+def load_values(folder: Path, split: str, plan: str) -> dict[str, npt.NDArray[np.float32]] | None:
+    """The inverse of ``save_values``; None where there is nothing."""
+    path = _values_path(folder, split, plan) / "values.safetensors"
+    if not path.is_file():
+        return None
+    return {name: tensor.numpy() for name, tensor in load_file(path).items()}
+
+
+def _values_path(folder: Path, split: str, plan: str) -> Path:
+    return folder / f"values-{split}-{plan[:16]}"
 
 
 def save_weights(path: Path, weights: Mapping[str, nn.Parameter]) -> None:

@@ -90,6 +90,21 @@ class Encoder:
         weights[:1] = 0.0
         return EncodedRow(example.id, np.asarray(ids, dtype=np.int32), weights)
 
+    def encode_prompt(self, example: Example) -> list[int]:
+        """Token ids of the question alone, with the head of an answer.
+
+        Raises:
+            DataError: when the template cannot render it.
+        """
+        messages = with_prompt(example.prompt, self.prompt)
+        return self._tokens(self._render(messages, example, ask=True))
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text, ended by the tokenizer's end token; empty for no text."""
+        ids = self._tokens(text)
+        end = self.tokenizer.eos_token_id
+        return [*ids, end] if ids and end is not None else ids
+
     def _spans(
         self, messages: tuple[Message, ...], example: Example
     ) -> tuple[list[int], list[Span]]:

@@ -30,7 +30,8 @@ class TrainingForecast:
     Attributes:
         seconds: training and dev loss, without loading the model.
         peak_memory_bytes: of the process, measured on the largest batch.
-        tokens: learnt from over all epochs, as rows hold them.
+        tokens: learnt from over all epochs, as rows hold them; of answers that are sampled during
+            training (grpo) only the prompts, though ``seconds`` has their time.
         computed_tokens: of those, what is computed when shared prefixes are computed once.
         steps: optimiser steps.
         path: ``flat`` or ``plain``.
@@ -54,15 +55,14 @@ def audit_job(job: TrainingJob) -> tuple[EncodedRows, list[Finding]]:
     """
     from tunewise.models.loading import load_local
     from tunewise.models.names import parse_model
-    from tunewise.training.encode import Encoder
-    from tunewise.training.label_audit import encode_and_audit
+    from tunewise.training.loop import encoder_of
+    from tunewise.training.methods import make_method
 
     loaded = load_local(parse_model(job.model))
     limit = min(job.fine_tune.max_length or loaded.context_length, loaded.context_length)
-    encoder = Encoder(
-        loaded.tokenizer, loaded.end_ids, trained=job.fine_tune.trained_rows, prompt=job.prompt
-    )
-    return encode_and_audit(encoder, job.examples, limit)
+    method = make_method(job.fine_tune)
+    items, findings = method.encode(encoder_of(job, loaded), job.examples, limit)
+    return items.rows, findings
 
 
 def forecast_job(job: TrainingJob) -> TrainingForecast:
@@ -99,19 +99,24 @@ def calibrate(job: TrainingJob) -> TrainingForecast:
     run = Run(job, lambda _: None, lambda: False)
     with deterministic(job.threads or available_threads()):
         run.prepare()
-        plan, rows = run.plan, run.rows
+        plan, lengths = run.plan, run.items.lengths
         order = plan.order(0)
-        lengths = rows.lengths
         groups = [plan.step_rows(s, order) for s in range(plan.steps_per_epoch)]
         heaviest = max(groups, key=lambda g: sum(int(lengths[i]) for i in g))
-        run.step([rows[i] for i in heaviest])  # also warms up
+        measured_groups = groups[:: max(1, len(groups) // 12)]
+        numbers = sorted({i for group in (heaviest, *measured_groups) for i in group})
+        place = {number: i for i, number in enumerate(numbers)}
+        sample = run.items.subset(numbers)
+        begin = time.perf_counter()
+        run.method.begin(run.context, "train", sample)
+        begin_seconds = (time.perf_counter() - begin) / sample.rows.tokens * run.items.rows.tokens
+        run.step([sample[place[i]] for i in heaviest])  # also warms up
         measured = computed = held = 0.0
         count = 0
-        stride = max(1, len(groups) // 12)
-        for group in groups[::stride]:
-            chosen = [rows[i] for i in group]
-            held += sum(len(r.ids) for r in chosen)
-            computed += sum(len(b.ids) for b in run.batches(chosen))
+        for group in measured_groups:
+            chosen = [sample[place[i]] for i in group]
+            held += sum(i.tokens for i in chosen)
+            computed += sum(p.computed for p in run.context.parts(chosen))
             begin = time.perf_counter()
             run.step(chosen)
             measured += time.perf_counter() - begin
@@ -119,18 +124,18 @@ def calibrate(job: TrainingJob) -> TrainingForecast:
             if measured > CALIBRATION_SECONDS:
                 break
         epochs = plan.total_steps / plan.steps_per_epoch
-        tokens = rows.tokens * epochs
+        tokens = run.items.rows.tokens * epochs
         per_token = measured / held
-        evaluated = run.dev.tokens * (int(epochs) + (epochs % 1 > 0))
-        dev_rows = [run.dev[i] for i in range(min(len(run.dev), 64))]
+        evaluated = run.dev.rows.tokens * (int(epochs) + (epochs % 1 > 0))
         dev_seconds = 0.0
-        if dev_rows:
-            sample = EncodedRows(dev_rows)
+        if len(run.dev):
+            dev = run.dev.subset(range(min(len(run.dev), 64)))
+            run.method.begin(run.context, "dev", dev)
             begin = time.perf_counter()
-            run.dev_loss(sample)
-            dev_seconds = (time.perf_counter() - begin) / sample.tokens * evaluated
+            run.method.evaluate(run.context, dev)
+            dev_seconds = (time.perf_counter() - begin) / dev.rows.tokens * evaluated
     return TrainingForecast(
-        seconds=per_token * tokens + dev_seconds,
+        seconds=begin_seconds + per_token * tokens + dev_seconds,
         peak_memory_bytes=peak_memory(),
         tokens=round(tokens),
         computed_tokens=round(tokens * computed / held),

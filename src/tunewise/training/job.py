@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunewise.data.chat import Example, canonical_hash
-from tunewise.errors import ModelError, TrainingError
+from tunewise.errors import DataError, ModelError, TrainingError
 from tunewise.study.schema import FineTune
+from tunewise.training.methods import METHODS
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 """Called with each event of a run: JSON values, with ``event`` naming its kind."""
 
 # Part of a job's key: raised when the same job would lead to other weights than before.
 RECIPE = 1
-METHODS = ("sft",)
 
 
 class TrainingStopped(TrainingError):
@@ -28,6 +28,10 @@ class TrainingStopped(TrainingError):
 
 class NotFiniteError(TrainingError):
     """The loss or gradient is not a number; the last good checkpoint is on disk."""
+
+
+class LossSpikeError(TrainingError):
+    """The loss has jumped far above its recent past; the last good checkpoint is on disk."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class TrainingJob:
         threads: for torch; None takes what the machine has. Not part of the key, but a run that
             goes on keeps the number that it began with.
         checkpoint_seconds: time between checkpoints; one is made after each epoch anyway.
+        keep_epochs: of how many last epochs the weights stay in ``output/epochs/<step>/``, each in
+            the form of the result. Not part of the key.
+        keep: the weights that the result holds: those of the lowest dev loss, which also ends a
+            run early, or the last.
 
     Raises:
         TrainingError: an unknown method, or a number that is not above 0.
@@ -65,6 +73,8 @@ class TrainingJob:
     max_steps: int | None = None
     threads: int | None = None
     checkpoint_seconds: float = 120.0
+    keep_epochs: int = 0
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         if self.fine_tune.method not in METHODS:
@@ -91,7 +101,7 @@ class TrainingJob:
         for part, examples in (("train", self.examples), ("dev", self.dev)):
             rows.update(part.encode())
             for example in examples:
-                rows.update(canonical_hash(_row(example)).encode())
+                rows.update(canonical_hash(_row(example, self.fine_tune.method)).encode())
         return canonical_hash(
             {
                 "recipe": RECIPE,
@@ -103,6 +113,9 @@ class TrainingJob:
                 "seed": self.seed,
                 "prompt": self.prompt,
                 "max_steps": self.max_steps,
+                **_contents(self.fine_tune),
+                # Only where it is not the default, so that older runs keep their keys.
+                **({} if self.keep == "best" else {"keep": self.keep}),
             }
         )
 
@@ -126,15 +139,54 @@ def model_revision(spec: str) -> str:
     return revision_of(locate(ref), ("*.safetensors", "config.json", "tokenizer*", "*.jinja"))
 
 
-def _row(example: Example) -> list[Any]:
+def _row(example: Example, method: str) -> list[Any]:
     """What training reads of an example."""
     messages = [dict(m) for m in example.messages]
-    return [example.id, messages, [dict(t) for t in example.tools], example.rejected]
+    row: list[Any] = [example.id, messages, [dict(t) for t in example.tools], example.rejected]
+    if method == "kto":
+        row.append(example.desirable)
+    if method in ("kto", "distill", "grpo"):  # labels, a teacher's answers, what graders read
+        row.append(dict(example.metadata))
+    return row
+
+
+def _contents(fine_tune: FineTune) -> dict[str, str]:
+    """Digests of the files that training reads beside its rows.
+
+    Raises:
+        DataError: one is not there.
+    """
+    if fine_tune.method != "distill" or fine_tune.distill.answers is None:
+        return {}
+    path = Path(fine_tune.distill.answers)
+    try:
+        return {"answers": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError as error:
+        raise DataError(
+            "the teacher's answers cannot be read",
+            where=str(path),
+            hint="Correct `fine_tune.distill.answers`.",
+        ) from error
+
+
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "dpo": ("dpo",),
+    "orpo": ("orpo",),
+    "kto": ("kto",),
+    "reward": ("reward_model",),
+    "grpo": ("grpo", "reward", "grader"),
+    "distill": ("distill",),
+}
+"""What a method reads of ``fine_tune`` for itself alone."""
 
 
 def _learning_options(fine_tune: FineTune) -> dict[str, Any]:
-    # Where it runs, and what the caller has already chosen from, does not change the weights.
-    return fine_tune.model_dump(mode="json", exclude={"route", "epochs", "learning_rate", "seeds"})
+    # Where it runs, what the caller has already chosen from, how memory is spent and when to give
+    # up do not change the weights; nor do the options of other methods.
+    others = {name for method in _SECTIONS for name in _SECTIONS[method]}
+    others -= set(_SECTIONS.get(fine_tune.method, ()))
+    spared = {"route", "epochs", "learning_rate", "seeds", "recompute", "loss_spike", "hosted"}
+    return fine_tune.model_dump(mode="json", exclude=spared | others)
 
 
 @dataclass(frozen=True)
@@ -154,6 +206,10 @@ class TrainingResult:
         train_loss: one value per step; dev_loss: (step, loss) pairs.
         path: ``flat`` or ``plain``, with ``path_reason`` for the latter.
         config: what ran, with every default filled in.
+        metrics: the method's figures (``train_…`` of the last step, ``valid_…`` of the last look
+            at dev), and what was counted.
+        remote: the tuned model as a study names it (``openai:ft:…``, ``azure:DEPLOYMENT``), where
+            a server keeps the weights; then there is neither ``adapter`` nor ``model``.
     """
 
     adapter: Path | None
@@ -171,6 +227,8 @@ class TrainingResult:
     path: str
     path_reason: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    remote: str | None = None
 
     @property
     def best_dev_loss(self) -> float | None:

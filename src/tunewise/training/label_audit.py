@@ -42,7 +42,31 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
         "the row is longer than the limit; it is left out whole, never cut",
         "Raise `fine_tune.max_length`, take a model with a longer context, or shorten the row.",
     ),
+    "no_pair": (
+        "error",
+        "the row has no answer that is not wanted, or none that is",
+        "Give `chosen` and `rejected` (or `preferred_output` and `non_preferred_output`).",
+    ),
+    "no_label": (
+        "error",
+        "the row does not say whether its answer is a good one",
+        "Give `kto_tag` (or `label`): true or false; or pairs with `chosen` and `rejected`.",
+    ),
+    "equal_answers": (
+        "warning",
+        "both answers are the same, so there is nothing to prefer; the row is left out",
+        "Remove the row, or correct one of its answers.",
+    ),
+    "no_teacher_answer": (
+        "warning",
+        "the teacher has no answer to the row; it is left out",
+        "Record the teacher's answer, or remove the row.",
+    ),
 }
+
+
+LEFT_OUT = frozenset({"too_long", "equal_answers", "no_teacher_answer"})
+"""Codes of rows that are left out and counted; any other row with a finding is still learnt."""
 
 
 def encode_and_audit(
@@ -64,12 +88,17 @@ def encode_and_audit(
     for example in examples:
         row = encoder.encode(example)
         if max_length is not None and len(row.ids) > max_length:
-            book.add("too_long", row.id, *_TEXTS["too_long"])
+            note(book, "too_long", row.id)
             continue
         kept.append(row)
         for code in row_problems(encoder, example, row):
-            book.add(code, row.id, *_TEXTS[code])
+            note(book, code, row.id)
     return kept, book.findings()
+
+
+def note(book: FindingBook, code: str, row: str) -> None:
+    """Count a row under one of the codes of this file."""
+    book.add(code, row, *_TEXTS[code])
 
 
 def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[str]:
@@ -107,7 +136,7 @@ def _squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def gate(findings: Sequence[Finding], rows: EncodedRows) -> None:
+def gate(findings: Sequence[Finding], rows: Sequence[object]) -> None:
     """Stop before step 0 where labels are wrong.
 
     Raises:
@@ -123,11 +152,12 @@ def gate(findings: Sequence[Finding], rows: EncodedRows) -> None:
                 hint=finding.fix,
             )
     if not len(rows):
-        too_long = sum(f.count for f in findings if f.code == "too_long")
+        left_out = [f for f in findings if f.code in LEFT_OUT]
+        counts = "; ".join(f"{f.count}: {f.message}" for f in left_out)
         raise TrainingError(
-            f"no row is left to learn from ({too_long} are longer than the limit)",
+            f"no row is left to learn from ({counts or 'there was none'})",
             where="label audit",
-            hint="Raise `fine_tune.max_length` or give shorter rows.",
+            hint=left_out[0].fix if left_out else "Give rows.",
         )
 
 

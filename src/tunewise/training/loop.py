@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: from a job to finished weights."""
+"""From a job to finished weights: the one loop of all methods (``methods/``)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
 from tunewise.training import checkpoint, fast_path
-from tunewise.training.batches import BatchPlan, FlatBatch, flatten, split_by_budget
+from tunewise.training.batches import BatchPlan
 from tunewise.training.checkpoint import Progress
 from tunewise.training.encode import Encoder
+from tunewise.training.guard import check_spike, not_finite
+from tunewise.training.items import Item, Items
 from tunewise.training.job import (
     NotFiniteError,
     OnEvent,
@@ -23,10 +27,18 @@ from tunewise.training.job import (
     TrainingResult,
     TrainingStopped,
 )
-from tunewise.training.label_audit import encode_and_audit, gate
-from tunewise.training.results import finished, write_result
-from tunewise.training.rows import EncodedRow, EncodedRows
-from tunewise.training.setup import Setup, prepare, tokens_per_batch
+from tunewise.training.label_audit import LEFT_OUT, gate
+from tunewise.training.memory import (
+    MOST_TOKENS,
+    MemoryPlan,
+    plan_memory,
+    recompute_activations,
+)
+from tunewise.training.methods import make_method
+from tunewise.training.methods.base import Context, StopAsked, Tally
+from tunewise.training.results import finished, save_epoch, write_result
+from tunewise.training.schedule import default_batch_size, learning_rate
+from tunewise.training.setup import Setup, load_base, prepare
 from tunewise.training.surroundings import (
     Events,
     available_threads,
@@ -80,8 +92,11 @@ class Run:
         threads = (progress.chosen["threads"] if progress else None) or self.job.threads
         with deterministic(threads or available_threads()):
             self.prepare(progress)
-            self._begin(progress)
-            self._steps()
+            try:
+                self._begin(progress)
+                self._steps()
+            except StopAsked:
+                raise self._stopped() from None
             return write_result(self)
 
     def prepare(self, before: Progress | None = None) -> None:
@@ -90,37 +105,27 @@ class Run:
         Args:
             before: of an earlier run; what it took from the machine is taken again.
         """
-        from tunewise.models.loading import load_local, processor_has_bfloat16
-        from tunewise.models.names import parse_model
-
         fine_tune = self.job.fine_tune
-        low = torch.cuda.is_available() or processor_has_bfloat16()
-        precision = fine_tune.precision
-        if precision == "auto":
-            precision = "bfloat16" if low else "float32"
-        loaded = load_local(parse_model(self.job.model), dtype=precision)
-        encoder = Encoder(
-            loaded.tokenizer,
-            loaded.end_ids,
-            trained=fine_tune.trained_rows,
-            prompt=self.job.prompt,
-        )
+        loaded, precision = load_base(self.job.model, fine_tune)
+        self.method = make_method(fine_tune)
+        encoder = encoder_of(self.job, loaded)
         limit = min(fine_tune.max_length or loaded.context_length, loaded.context_length)
-        self.rows, findings = encode_and_audit(encoder, self.job.examples, limit)
+        self.items, findings = self.method.encode(encoder, self.job.examples, limit)
         self._report(findings, "train")
-        gate(findings, self.rows)
-        self.dev, dev_findings = encode_and_audit(encoder, self.job.dev, limit)
+        gate(findings, self.items)
+        self.dev, dev_findings = self.method.encode(encoder, self.job.dev, limit)
         self._report(dev_findings, "dev")
-        self.left_out = {f.code: f.count for f in findings if f.code == "too_long"}
+        self.left_out = {f.code: f.count for f in findings if f.code in LEFT_OUT}
+        self.method.open(loaded, self.job.seed)
         self.setup: Setup = prepare(loaded, fine_tune, self.job.seed)
-        probed = [self.rows[i] for i in range(min(64, len(self.rows)))]
+        rows = self.items.rows
+        probed = [rows[i] for i in range(min(64, len(rows)))]
         self.path_reason = fast_path.enable(self.setup, probed) or ""
         self.path = "flat" if self.setup.flat else "plain"
         self.tell({"event": "path", "path": self.path, "reason": self.path_reason})
-        self.budget: int = (
-            before.chosen["tokens_per_batch"] if before else tokens_per_batch(self.setup.causal)
-        )
         self.plan = self._plan()
+        memory = self._memory(before)
+        self.context = Context(self.job, self.setup, memory.tokens, self.tell, self.stop)
         self.optimiser = torch.optim.AdamW(
             list(self.setup.weights.values()),
             lr=self.job.learning_rate,
@@ -129,13 +134,14 @@ class Run:
         )
         self.chosen = {
             "threads": torch.get_num_threads(),
-            "tokens_per_batch": self.budget,
+            "tokens_per_batch": memory.tokens,
+            "recompute": memory.recompute,
             "path": self.path,
             "precision": precision,
             "batch_size": self.plan.batch_size,
             "max_length": limit,
         }
-        self.progress = Progress(self.job.key, self.plan.digest(self.rows), self.chosen)
+        self.progress = Progress(self.job.key, self.plan.digest(self.items), self.chosen)
 
     def _report(self, findings: Sequence[Finding], split: str) -> None:
         for finding in findings:
@@ -143,33 +149,65 @@ class Run:
 
     def _plan(self) -> BatchPlan:
         job = self.job
-        size = job.fine_tune.batch_size or default_batch_size(len(self.rows))
-        return BatchPlan(len(self.rows), size, job.epochs, job.seed, job.max_steps)
+        size = job.fine_tune.batch_size or default_batch_size(len(self.items))
+        return BatchPlan(len(self.items), size, job.epochs, job.seed, job.max_steps)
+
+    def _memory(self, before: Progress | None) -> MemoryPlan:
+        """Tokens of a pass, and whether activations are computed again; said where it is tight."""
+        trainable = sum(p.numel() for p in self.setup.weights.values())
+        wish, longest = self.job.fine_tune.recompute, self.method.longest(self.items)
+        memory = plan_memory(self.setup.causal, trainable, longest, wish)
+        if before is not None:
+            tokens, recompute = (before.chosen[k] for k in ("tokens_per_batch", "recompute"))
+            memory = replace(memory, tokens=tokens, recompute=recompute)
+        if memory.recompute:
+            recompute_activations(self.setup.causal)
+        step = self.plan.batch_size * float(self.items.lengths.mean())
+        if memory.recompute != bool(wish) or memory.tokens < min(MOST_TOKENS, step):
+            self.tell({**memory.event(step, longest), "batch_size": self.plan.batch_size})
+        return memory
 
     def _begin(self, before: Progress | None) -> None:
         """Start at step 0, or where an earlier run left off."""
         total = self.plan.total_steps
-        if before is None:
-            self.tell({"event": "start", "total_steps": total, **self._sizes()})
-            return
-        if before.plan != self.progress.plan or before.chosen != self.chosen:
+        if before is not None and (
+            before.plan != self.progress.plan or before.chosen != self.chosen
+        ):
             raise TrainingError(
                 "the checkpoint was made under other conditions (rows, path or precision)",
                 where=str(self.checkpoints),
                 hint="Delete the folder to train from the start.",
             )
+        if before is None:
+            self.tell({"event": "start", "total_steps": total, **self._sizes()})
+        for split, items in (("train", self.items), ("dev", self.dev)):
+            self._begin_split(split, items)
+        if before is None:
+            return
         self.progress = before
         checkpoint.load_checkpoint(
             self.checkpoints, self.job.key, self.setup.weights, self.optimiser
         )
         self.tell({"event": "resume", "step": before.step, "total_steps": total})
 
+    def _begin_split(self, split: str, items: Items) -> None:
+        """What the method computes before step 0: once, also where the run is interrupted."""
+        known = checkpoint.load_values(self.checkpoints, split, self.progress.plan)
+        if known is not None:
+            items.values.update(known)
+            return
+        before = set(items.values)
+        self.method.begin(self.context, split, items)
+        new = {name: v for name, v in items.values.items() if name not in before}
+        if new:
+            checkpoint.save_values(self.checkpoints, split, self.progress.plan, new)
+
     def _sizes(self) -> dict[str, Any]:
         return {
-            "rows": len(self.rows),
+            "rows": len(self.items),
             "dev_rows": len(self.dev),
-            "tokens_per_epoch": self.rows.tokens,
-            "trained_tokens_per_epoch": self.rows.trained,
+            "tokens_per_epoch": self.items.rows.tokens,
+            "trained_tokens_per_epoch": self.items.rows.trained,
             "trainable_parameters": sum(p.numel() for p in self.setup.weights.values()),
         }
 
@@ -182,15 +220,10 @@ class Run:
             if progress.step // plan.steps_per_epoch != epoch:
                 epoch = progress.step // plan.steps_per_epoch
                 order = plan.order(epoch)
-            rows = [self.rows[i] for i in plan.step_rows(progress.step, order)]  # type: ignore[arg-type]
-            if not self.step(rows):
+            items = [self.items[i] for i in plan.step_rows(progress.step, order)]  # type: ignore[arg-type]
+            if not self.step(items):
                 self._save()
-                self.tell({"event": "stopped", "step": progress.step})
-                raise TrainingStopped(
-                    f"stopped at step {progress.step} of {plan.total_steps}",
-                    where=str(self.job.output),
-                    hint="Run the same again: it goes on from there.",
-                )
+                raise StopAsked
             progress.seconds = seconds_before + time.monotonic() - begun
             rate = (progress.tokens - tokens_before) / (progress.seconds - seconds_before)
             left = plan.total_steps - progress.step
@@ -204,78 +237,95 @@ class Run:
                     "lr": self.optimiser.param_groups[0]["lr"],
                     "tokens_per_second": rate,
                     "seconds_left": left * progress.seconds / progress.step,
+                    **{k: v for k, v in progress.metrics.items() if k.startswith("train_")},
                 }
             )
             last = progress.step == plan.total_steps
             epoch_ends = progress.step % plan.steps_per_epoch == 0
             if (epoch_ends or last) and len(self.dev):
                 self._evaluate()
+            if epoch_ends or last:
+                save_epoch(self)
             if epoch_ends or last or time.monotonic() - saved > self.job.checkpoint_seconds:
                 self._save()
                 saved = time.monotonic()
 
-    def step(self, rows: list[EncodedRow]) -> bool:
-        """One optimiser step; False, with nothing changed, when asked to stop."""
-        progress, setup = self.progress, self.setup
-        torch.manual_seed(self.job.seed * 1_000_003 + progress.step)
-        batches = self.batches(rows)
-        weight = sum(b.weight for b in batches)
-        loss_sum = 0.0
-        for batch in batches:
-            if self.stop():
-                self.optimiser.zero_grad(set_to_none=True)
-                return False
-            summed, each = setup.losses(batch)
-            self._require_finite(each, batch)
-            (summed / weight).backward()  # type: ignore[no-untyped-call]
-            loss_sum += float(summed.detach())
-        norm = torch.nn.utils.clip_grad_norm_(list(setup.weights.values()), GRADIENT_NORM)
-        if not math.isfinite(float(norm)):
-            raise self._not_finite("gradient", [r.id for r in rows])
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(progress.step)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        progress.step += 1
-        progress.train_loss.append(loss_sum / weight)
-        progress.tokens += sum(len(r.ids) for r in rows)
-        progress.trained_tokens += sum(r.trained for r in rows)
-        return True
-
-    def batches(self, rows: Sequence[EncodedRow]) -> list[FlatBatch]:
-        """One step's rows as forward and backward passes."""
-        if not self.setup.flat:
-            return [flatten([r]) for r in rows if r.trained]
-        return [flatten(part) for part in split_by_budget(rows, self.budget)]
-
-    def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to a tenth of the peak."""
-        total = self.plan.total_steps
-        warm = math.ceil(total * self.job.fine_tune.warmup_ratio)
-        peak = self.job.learning_rate
-        if step < warm:
-            return peak * (step + 1) / (warm + 1)
-        done = (step - warm) / max(1, total - warm)
-        return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
-
-    def _require_finite(self, each: torch.Tensor, batch: FlatBatch) -> None:
-        bad = ~torch.isfinite(each)
-        if bool(bad.any()):
-            owners = sorted({int(i) for i in batch.owner[bad.cpu().numpy()]})
-            raise self._not_finite("loss", [batch.rows[i] for i in owners])
-
-    def _not_finite(self, what: str, rows: list[str]) -> NotFiniteError:
-        shown = ", ".join(map(repr, rows[:8]))
-        return NotFiniteError(
-            f"the {what} is not a number at step {self.progress.step + 1}; rows {shown}",
+    def _stopped(self) -> TrainingStopped:
+        self.tell({"event": "stopped", "step": self.progress.step})
+        return TrainingStopped(
+            f"stopped at step {self.progress.step} of {self.plan.total_steps}",
             where=str(self.job.output),
-            hint="A lower learning rate usually helps; look at these rows for odd content. The "
-            "last good checkpoint is intact.",
+            hint="Run the same again: it goes on from there.",
         )
 
-    def _evaluate(self) -> None:
-        loss = self.dev_loss(self.dev)
+    def step(self, items: Sequence[Item]) -> bool:
+        """One step of the plan; False, with nothing changed, when asked to stop."""
         progress = self.progress
+        torch.manual_seed(self.job.seed * 1_000_003 + progress.step)
+        tally = Tally()
+        try:
+            learnt = self.method.gather(self.context, items, progress.step)
+            tally.add(self.method.gathered())
+            loss = self._learn(learnt, tally) if learnt else 0.0
+        except StopAsked:
+            self.optimiser.zero_grad(set_to_none=True)
+            return False
+        progress.step += 1
+        progress.train_loss.append(loss)
+        progress.metrics |= tally.means("train_")
+        for name, count in self.method.counts.items():
+            progress.counts[name] = progress.counts.get(name, 0.0) + count
+        progress.tokens += sum(i.tokens for i in learnt)
+        progress.trained_tokens += sum(i.trained for i in learnt)
+        return True
+
+    def _learn(self, items: Sequence[Item], tally: Tally) -> float:
+        """The optimiser's updates from a step's items; returns the loss before the first."""
+        parts = self.context.parts(items)
+        weight = self.method.weigh(items)
+        first = math.nan
+        for update in range(self.method.updates):
+            loss_sum = 0.0
+            each: list[tuple[float, str]] = []
+            for part in parts:
+                if update == 0:  # later the step can no longer be left undone
+                    self.context.check_stop()
+                found = self.method.loss(self.context, part)
+                ids = [item.id for item in part.items]
+                bad = [ids[i] for i in np.flatnonzero(~np.isfinite(found.each))]
+                if bad or not bool(torch.isfinite(found.summed)):
+                    raise self._not_finite("loss", bad or ids)
+                (found.summed / weight).backward()  # type: ignore[no-untyped-call]
+                loss_sum += float(found.summed.detach())
+                each += zip(found.each.tolist(), ids, strict=True)
+                tally.add(found.metrics)
+            if update == 0:
+                first = loss_sum / weight
+                if self.method.steady:
+                    limit, where = self.job.fine_tune.loss_spike, str(self.job.output)
+                    check_spike(self.progress.train_loss, first, limit, each, where)
+            self._update([item.id for item in items])
+        return first
+
+    def _update(self, rows: list[str]) -> None:
+        norm = torch.nn.utils.clip_grad_norm_(list(self.setup.weights.values()), GRADIENT_NORM)
+        if not math.isfinite(float(norm)):
+            raise self._not_finite("gradient", rows)
+        total, peak = self.plan.total_steps, self.job.learning_rate
+        rate = learning_rate(self.progress.step, total, peak, self.job.fine_tune.warmup_ratio)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _not_finite(self, what: str, rows: list[str]) -> NotFiniteError:
+        return not_finite(what, self.progress.step + 1, rows, str(self.job.output))
+
+    def _evaluate(self) -> None:
+        loss, metrics = self.method.evaluate(self.context, self.dev)
+        progress = self.progress
+        figures = {f"valid_{name}": value for name, value in metrics.items()}
+        progress.metrics |= figures
         progress.dev_loss.append((progress.step, loss))
         if progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.best_step = loss, progress.step
@@ -284,7 +334,9 @@ class Run:
             checkpoint.save_weights(path, self.setup.weights)
         else:
             progress.evaluations_since_best += 1
-            progress.stopped_early = progress.evaluations_since_best >= PATIENCE
+            progress.stopped_early = (
+                self.job.keep == "best" and progress.evaluations_since_best >= PATIENCE
+            )
         self.tell(
             {
                 "event": "eval",
@@ -292,23 +344,9 @@ class Run:
                 "dev_loss": loss,
                 "best_step": progress.best_step,
                 "stopped_early": progress.stopped_early,
+                **figures,
             }
         )
-
-    def dev_loss(self, rows: EncodedRows) -> float:
-        """Mean loss of the trained tokens, weighted as in training; forward only."""
-        total = weight = 0.0
-        self.setup.outer.eval()
-        try:
-            with torch.no_grad():
-                for begin in range(0, len(rows), 256):
-                    for batch in self.batches(rows[begin : begin + 256]):
-                        if len(batch.keep):
-                            total += float(self.setup.losses(batch)[0])
-                            weight += batch.weight
-        finally:
-            self.setup.outer.train()
-        return total / weight if weight else math.nan
 
     def _save(self) -> None:
         checkpoint.save_checkpoint(
@@ -317,10 +355,11 @@ class Run:
         self.tell({"event": "checkpoint", "step": self.progress.step})
 
 
-def default_batch_size(rows: int) -> int:
-    """Rows per optimiser step: 16, fewer for small sets so that an epoch has about 20 steps.
-
-    LoRA loses more than full fine-tuning when batches grow (Schulman et al., "LoRA Without
-    Regret", 2025), and a set of 60 rows needs more than four steps an epoch.
-    """
-    return max(4, min(16, rows // 20))
+def encoder_of(job: TrainingJob, loaded: Any) -> Encoder:
+    """What turns the job's rows into tokens, for its model's tokenizer and its method."""
+    return Encoder(
+        loaded.tokenizer,
+        loaded.end_ids,
+        trained=make_method(job.fine_tune).trained,
+        prompt=job.prompt,
+    )

@@ -95,11 +95,14 @@ class _Forward:
     """Replaces one layer's ``forward``."""
 
     def __init__(self, layer: Any) -> None:
-        self._base = layer.base_layer
+        self._layer, self._base = layer, layer.base_layer
         self._a, self._b = layer.lora_A["default"], layer.lora_B["default"]
         self._scaling = float(layer.scaling["default"])
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._layer.disable_adapters:
+            plain: Tensor = self._base(x)
+            return plain
         out: Tensor = LoraLinearFunction.apply(  # type: ignore[no-untyped-call]
             x, self._base.weight, self._base.bias, self._a.weight, self._b.weight, self._scaling
         )

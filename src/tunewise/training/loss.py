@@ -1,8 +1,15 @@
-"""Cross-entropy of the trained predictions, in chunks, without keeping their logits."""
+"""Log-probabilities of the learnt predictions, in chunks, without keeping their logits.
+
+``LinearCrossEntropy`` is for a loss whose weights are known beforehand: its gradient is computed
+while a chunk's logits are at hand, as Liger's fused linear cross-entropy does (Hsu et al.,
+2410.10989). ``LinearLogProbs`` is for any function of the log-probabilities: it computes a chunk's
+logits a second time in the backward pass. Neither needs memory for predictions × vocabulary.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +18,89 @@ from torch import Tensor
 CHUNK_LOGITS = 16 * 1024 * 1024
 
 
-class LinearCrossEntropy(torch.autograd.Function):
-    """Weighted cross-entropy of ``hidden @ weight.T``, chunk by chunk.
+class _Chunk(NamedTuple):
+    """A part of the predictions.
 
-    The gradient is computed while a chunk's logits are at hand, as Liger's fused linear
-    cross-entropy does (Hsu et al., 2410.10989), so memory does not grow with
-    predictions × vocabulary.
+    Attributes:
+        part: which.
+        exponentials: of logits less their maximum, (chunk, vocabulary).
+        total: their sums, (chunk,).
+        at_target: logits of the targets less the maximum, (chunk,).
+        slope: of the logits by the output layer's result, where these differ.
     """
+
+    part: slice
+    exponentials: Tensor
+    total: Tensor
+    at_target: Tensor
+    slope: Tensor | float
+
+    def gradient(self, targets: Tensor, share: Tensor) -> Tensor:
+        """Of ``(share * loss).sum()`` by the output layer's result; destroys the exponentials."""
+        grad = self.exponentials.mul_((share / self.total)[:, None])
+        grad.scatter_add_(1, targets[self.part][:, None], -share[:, None])
+        if isinstance(self.slope, Tensor) or self.slope != 1.0:
+            grad.mul_(self.slope)
+        return grad
+
+
+def _chunks(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    softcap: float | None,
+    temperature: float,
+) -> Iterator[_Chunk]:
+    wide = _wide(hidden)
+    rows = max(1, CHUNK_LOGITS // weight.shape[0])
+    for begin in range(0, len(hidden), rows):
+        part = slice(begin, begin + rows)
+        logits = torch.nn.functional.linear(hidden[part], weight, bias).to(wide)
+        slope: Tensor | float = 1.0
+        if softcap is not None:
+            tanh = torch.tanh(logits / softcap)
+            logits = tanh * softcap
+            slope = 1 - tanh * tanh
+        if temperature != 1.0:
+            logits = logits / temperature
+            slope = slope / temperature
+        # In place from here: the logits are the largest tensor there is.
+        logits.sub_(logits.amax(-1, keepdim=True))
+        at_target = logits.gather(1, targets[part][:, None])[:, 0]
+        exponentials = logits.exp_()
+        yield _Chunk(part, exponentials, exponentials.sum(-1), at_target, slope)
+
+
+def _wide(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+class _Gradients:
+    """Gradients of hidden states and output layer, gathered chunk by chunk."""
+
+    def __init__(
+        self, needed: tuple[bool, ...], hidden: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> None:
+        wide = _wide(hidden)
+        self._hidden, self._weight = hidden, weight
+        self.hidden = torch.empty_like(hidden) if needed[0] else None
+        self.weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
+        self.bias = torch.zeros_like(bias, dtype=wide) if needed[2] and bias is not None else None
+
+    def add(self, part: slice, grad: Tensor) -> None:
+        """Take the gradient by a chunk's logits, (chunk, vocabulary)."""
+        inner = grad.to(self._hidden.dtype)
+        if self.hidden is not None:
+            self.hidden[part] = inner @ self._weight.to(self._hidden.dtype)
+        if self.weight is not None:
+            self.weight += (inner.T @ self._hidden[part]).to(self.weight.dtype)
+        if self.bias is not None:
+            self.bias += grad.sum(0)
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Weighted cross-entropy of ``hidden @ weight.T``, chunk by chunk."""
 
     @staticmethod
     def forward(
@@ -28,7 +111,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         weights: Tensor,
         softcap: float | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """
         Args:
             hidden: (predictions, dim); weight: (vocabulary, dim); bias: (vocabulary,) or None.
@@ -36,48 +119,26 @@ class LinearCrossEntropy(torch.autograd.Function):
             softcap: logits are ``softcap * tanh(logits / softcap)``, as in Gemma 2.
 
         Returns:
-            The weighted sum of losses, and the plain loss of each prediction (no gradient).
+            The weighted sum of losses; the plain loss of each prediction; whether its target has
+            the highest logit (no gradient for the last two).
         """
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        rows = max(1, CHUNK_LOGITS // weight.shape[0])
-        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=wide) if need_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=wide) if need_bias and bias is not None else None
+        wide = _wide(hidden)
+        found = _Gradients(ctx.needs_input_grad[:3], hidden, weight, bias)
         losses = torch.empty(len(hidden), dtype=wide, device=hidden.device)
-        for begin in range(0, len(hidden), rows):
-            part = slice(begin, begin + rows)
-            h, wanted, share = hidden[part], targets[part], weights[part].to(wide)
-            logits = torch.nn.functional.linear(h, weight, bias).to(wide)
-            if softcap is not None:
-                tanh = torch.tanh(logits / softcap)
-                logits = tanh * softcap
-            # In place throughout: the logits are the largest tensor there is. They turn into
-            # probabilities, and then into the gradient of the loss by the logits.
-            logits.sub_(logits.amax(-1, keepdim=True))
-            at_target = logits.gather(1, wanted[:, None])[:, 0]
-            total = logits.exp_().sum(-1)
-            losses[part] = total.log() - at_target
-            if not (need_hidden or need_weight or need_bias):
-                continue
-            logits.mul_((share / total)[:, None])
-            logits.scatter_add_(1, wanted[:, None], -share[:, None])
-            if softcap is not None:
-                logits.mul_(1 - tanh * tanh)
-            inner = logits.to(h.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = inner @ weight.to(h.dtype)
-            if grad_weight is not None:
-                grad_weight += (inner.T @ h).to(wide)
-            if grad_bias is not None:
-                grad_bias += logits.sum(0)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        right = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
+        for chunk in _chunks(hidden, weight, bias, targets, softcap, 1.0):
+            losses[chunk.part] = chunk.total.log() - chunk.at_target
+            right[chunk.part] = chunk.at_target == 0
+            if any(ctx.needs_input_grad[:3]):
+                share = weights[chunk.part].to(wide)
+                found.add(chunk.part, chunk.gradient(targets, share))
+        ctx.save_for_backward(found.hidden, found.weight, found.bias)
         ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype)
-        ctx.mark_non_differentiable(losses)
-        return (losses * weights.to(wide)).sum(), losses
+        ctx.mark_non_differentiable(losses, right)
+        return (losses * weights.to(wide)).sum(), losses, right
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
         return (
@@ -90,23 +151,98 @@ class LinearCrossEntropy(torch.autograd.Function):
         )
 
 
+class LinearLogProbs(torch.autograd.Function):
+    """Log-probabilities of the targets by ``hidden @ weight.T``, chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            temperature: logits are divided by it, last of all.
+
+        Returns:
+            (predictions,) log-probabilities, and whether the target has the highest logit.
+        """
+        logps = torch.empty(len(hidden), dtype=_wide(hidden), device=hidden.device)
+        right = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
+        for chunk in _chunks(hidden, weight, bias, targets, softcap, temperature):
+            logps[chunk.part] = chunk.at_target - chunk.total.log()
+            right[chunk.part] = chunk.at_target == 0
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.softcap, ctx.temperature = softcap, temperature
+        ctx.mark_non_differentiable(right)
+        return logps, right
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        found = _Gradients(ctx.needs_input_grad[:3], hidden, weight, bias)
+        for chunk in _chunks(hidden, weight, bias, targets, ctx.softcap, ctx.temperature):
+            found.add(chunk.part, chunk.gradient(targets, -grad[chunk.part]))
+        grad_weight, grad_bias = found.weight, found.bias
+        return (
+            found.hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
+
+
 def linear_cross_entropy(
     hidden: Tensor, head: Any, targets: Tensor, weights: Tensor, softcap: float | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """``LinearCrossEntropy`` for an output layer, which may also be wrapped by an adapter.
 
     Returns:
-        The weighted sum of losses, and each prediction's plain loss.
+        The weighted sum of losses, each prediction's plain loss, and whether it is right.
     """
     if type(head) is torch.nn.Linear:
         if hidden.dtype != head.weight.dtype:
             hidden = hidden.to(head.weight.dtype)
-        summed, each = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        summed, each, right = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
             hidden, head.weight, head.bias, targets, weights, softcap
         )
-        return summed, each
-    logits = head(hidden).float() if hidden.dtype != torch.float64 else head(hidden)
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return (each * weights.to(each.dtype)).sum(), each.detach()
+        return summed, each, right
+    logps, right = log_probs_of(_logits(hidden, head, softcap), targets)
+    return -(logps * weights.to(logps.dtype)).sum(), -logps.detach(), right
+
+
+def linear_log_probs(
+    hidden: Tensor,
+    head: Any,
+    targets: Tensor,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """``LinearLogProbs`` for an output layer, which may also be wrapped by an adapter."""
+    if type(head) is torch.nn.Linear:
+        if hidden.dtype != head.weight.dtype:
+            hidden = hidden.to(head.weight.dtype)
+        logps, right = LinearLogProbs.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, head.bias, targets, softcap, temperature
+        )
+        return logps, right
+    return log_probs_of(_logits(hidden, head, softcap) / temperature, targets)
+
+
+def log_probs_of(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The targets' log-probabilities, and whether each has the highest logit."""
+    logps = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    at_target = logits.detach().gather(1, targets[:, None])[:, 0]
+    return logps, at_target >= logits.detach().amax(-1)
+
+
+def _logits(hidden: Tensor, head: Any, softcap: float | None) -> Tensor:
+    logits: Tensor = head(hidden)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)

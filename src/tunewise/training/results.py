@@ -38,8 +38,10 @@ def write_result(run: Run) -> TrainingResult:
         WorkspaceError: when the disk is full.
     """
     job, progress, setup = run.job, run.progress, run.setup
-    if progress.best_step is not None and progress.best_step != progress.step:
-        best = checkpoint.best_path(run.checkpoints, progress.best_step)
+    best_step = progress.best_step if job.keep == "best" else None
+    kept = best_step or progress.step
+    if kept != progress.step:
+        best = checkpoint.best_path(run.checkpoints, kept)
         checkpoint.load_weights(best, setup.weights)
     full = job.fine_tune.adapter == "full"
     folder = job.output / ("model" if full else "adapter")
@@ -48,10 +50,10 @@ def write_result(run: Run) -> TrainingResult:
         adapter=None if full else folder,
         model=folder if full else None,
         steps=progress.step,
-        best_step=progress.best_step or progress.step,
+        best_step=kept,
         tokens=progress.tokens,
         trained_tokens=progress.trained_tokens,
-        rows=len(run.rows),
+        rows=len(run.items),
         rows_left_out=run.left_out,
         seconds=progress.seconds,
         peak_memory_bytes=peak_memory(),
@@ -60,6 +62,7 @@ def write_result(run: Run) -> TrainingResult:
         path=run.path,
         path_reason=run.path_reason,
         config=_config(run),
+        metrics={**progress.metrics, **progress.counts},
     )
     write_json_atomic(job.output / "training.json", {"key": job.key, **result.as_dict()})
     shutil.rmtree(run.checkpoints, ignore_errors=True)
@@ -75,14 +78,33 @@ def write_result(run: Run) -> TrainingResult:
     return result
 
 
+def save_epoch(run: Run) -> None:
+    """Write the present weights to ``epochs/<step>/``; of these folders the last few stay.
+
+    Raises:
+        WorkspaceError: when the disk is full.
+    """
+    keep, step = run.job.keep_epochs, run.progress.step
+    if keep < 1:
+        return
+    folder = run.job.output.absolute() / "epochs" / str(step)
+    checkpoint.write_folder(folder, lambda place: _save(run, place))
+    older = sorted(int(p.name) for p in folder.parent.iterdir() if p.name.isdigit())
+    for number in [n for n in older if n <= step][:-keep]:
+        shutil.rmtree(folder.parent / str(number), ignore_errors=True)
+    run.tell({"event": "epoch_saved", "step": step, "folder": str(folder)})
+
+
 def _save(run: Run, place: Path) -> None:
     from tunewise.models.quiet import quiet
 
     setup = run.setup
     with quiet():
         if run.job.fine_tune.adapter == "full":
+            attention = setup.causal.config._attn_implementation
             setup.causal.set_attn_implementation(setup.stock_attention)
             setup.causal.save_pretrained(place)
+            setup.causal.set_attn_implementation(attention)
             setup.loaded.tokenizer.save_pretrained(place)
         else:
             config = setup.outer.peft_config["default"]

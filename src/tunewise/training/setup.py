@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from tunewise.errors import MissingExtraError, TrainingError
 from tunewise.study.schema import FineTune
-from tunewise.training import lora_linear
+from tunewise.training import attention, lora_linear
 from tunewise.training.batches import FlatBatch
-from tunewise.training.loss import linear_cross_entropy
+from tunewise.training.loss import linear_cross_entropy, linear_log_probs, log_probs_of
 
 if TYPE_CHECKING:
     from tunewise.models.loading import LoadedModel
@@ -40,41 +41,89 @@ class Setup:
     flat: bool = False
     stock_attention: str = "sdpa"
 
-    def losses(self, batch: FlatBatch) -> tuple[Tensor, Tensor]:
-        """The batch's weighted sum of losses, and each prediction's loss in the batch's order."""
-        device = self.causal.device
-        ids = torch.from_numpy(batch.ids)[None].to(device)
-        keep = torch.from_numpy(batch.keep).to(device)
-        targets = torch.from_numpy(batch.targets).to(device)
-        weights = torch.from_numpy(batch.weights).to(device)
-        with self._autocast():
-            if not self.flat:
-                return self._plain_losses(batch, ids, keep, targets, weights)
-            hidden = self.causal.get_decoder()(
-                input_ids=ids,
-                position_ids=torch.from_numpy(batch.positions)[None].to(device),
-                use_cache=False,
-                flat_layout=batch.layout,
-            ).last_hidden_state[0]
-            head = self.causal.get_output_embeddings()
-            return linear_cross_entropy(
-                hidden[keep], head, targets, weights, final_softcap(self.causal)
-            )
+    @property
+    def decoder(self) -> Any:
+        """The layers below the head."""
+        return self.causal.get_decoder()
 
-    def _plain_losses(
-        self, batch: FlatBatch, ids: Tensor, keep: Tensor, targets: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def hidden(self, batch: FlatBatch) -> Tensor:
+        """The last hidden states, shape (tokens, dim); one row at a time on the plain path."""
+        device = self.causal.device
+        options: dict[str, Any] = {}
+        if self.flat:
+            positions = torch.from_numpy(batch.positions)[None].to(device)
+            options = {"position_ids": positions, "flat_layout": batch.layout}
+        elif len(batch.layout.segments) > 1:
+            raise ValueError("the plain path takes one row at a time")
+        ids = torch.from_numpy(batch.ids)[None].to(device)
+        with self.autocast():
+            out = self.decoder(input_ids=ids, use_cache=False, **options)
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def losses(self, batch: FlatBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch's weighted sum of losses; each prediction's loss, and whether it is right."""
+        targets, weights = self._put(batch.targets), self._put(batch.weights)
+        if not self.flat:
+            logps, right = log_probs_of(self._plain_logits(batch), targets)
+            return -(logps * weights).sum(), -logps.detach(), right
+        hidden = self.hidden(batch)[self._put(batch.keep)]
+        with self.autocast():
+            head = self.causal.get_output_embeddings()
+            return linear_cross_entropy(hidden, head, targets, weights, final_softcap(self.causal))
+
+    def log_probs(self, batch: FlatBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Log-probability of each prediction, and whether it is right; shapes (predictions,)."""
+        targets = self._put(batch.targets)
+        if not self.flat:
+            return log_probs_of(self._plain_logits(batch) / temperature, targets)
+        hidden = self.hidden(batch)[self._put(batch.keep)]
+        with self.autocast():
+            head = self.causal.get_output_embeddings()
+            cap = final_softcap(self.causal)
+            return linear_log_probs(hidden, head, targets, cap, temperature)
+
+    @contextlib.contextmanager
+    def frozen(self, *, adapter: bool = True) -> Iterator[None]:
+        """Without dropout and gradients; ``adapter=False`` gives the base model."""
+        was_training = self.outer.training
+        self.outer.eval()
+        off = contextlib.nullcontext() if adapter else self.outer.disable_adapter()
+        try:
+            with torch.no_grad(), off:
+                yield
+        finally:
+            self.outer.train(was_training)
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Ready for the decoder: frozen, and with the model's own attention."""
+        with self.frozen(), self.autocast():
+            self.causal.set_attn_implementation(self.stock_attention)
+            try:
+                yield
+            finally:
+                if self.flat:
+                    self.causal.set_attn_implementation(attention.NAME)
+
+    def _plain_logits(self, batch: FlatBatch) -> Tensor:
         """By the model's own forward, since what it does to its logits is not known."""
         if len(batch.layout.segments) > 1:
             raise ValueError("the plain path takes one row at a time")
-        if "logits_to_keep" in inspect.signature(self.causal.forward).parameters:
-            kept = self.causal(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0]
-        else:
-            kept = self.causal(input_ids=ids, use_cache=False).logits[0, keep]
-        each = nn.functional.cross_entropy(kept.float(), targets, reduction="none")
-        return (each * weights).sum(), each.detach()
+        ids, keep = self._put(batch.ids)[None], self._put(batch.keep)
+        with self.autocast():
+            if "logits_to_keep" in inspect.signature(self.causal.forward).parameters:
+                kept = self.causal(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0]
+            else:
+                kept = self.causal(input_ids=ids, use_cache=False).logits[0, keep]
+        logits: Tensor = kept.float()
+        return logits
 
-    def _autocast(self) -> Any:
+    def _put(self, values: Any) -> Tensor:
+        return torch.from_numpy(values).to(self.causal.device)
+
+    def autocast(self) -> Any:
+        """Matrix products in bfloat16, where the base is in a 16-bit type."""
         low = self.causal.dtype in (torch.bfloat16, torch.float16)
         return torch.autocast(self.causal.device.type, dtype=torch.bfloat16, enabled=low)
 
@@ -83,6 +132,47 @@ def final_softcap(causal: Any) -> float | None:
     """The cap on the output logits (Gemma 2), or None."""
     config = causal.config.get_text_config(decoder=True)
     return getattr(config, "final_logit_softcapping", None)
+
+
+def load_base(spec: str, fine_tune: FineTune) -> tuple[LoadedModel, str]:
+    """The base model, and the numeric type that it is in.
+
+    Raises:
+        ModelError: it is not there or cannot be read.
+        TrainingError: 4 bits are wanted where they cannot be had.
+    """
+    from tunewise.models.loading import load_local, processor_has_bfloat16
+    from tunewise.models.names import parse_model
+
+    precision = fine_tune.precision
+    if precision == "auto":
+        low = torch.cuda.is_available() or processor_has_bfloat16()
+        precision = "bfloat16" if low else "float32"
+    four_bits = _four_bits(precision) if fine_tune.adapter == "qlora" else None
+    return load_local(parse_model(spec), dtype=precision, quantization=four_bits), precision
+
+
+def _four_bits(precision: str) -> Any:
+    """How QLoRA holds the base (Dettmers et al., 2305.14314): NormalFloat, doubly quantised."""
+    reason = None
+    if not torch.cuda.is_available():
+        reason = "there is no NVIDIA GPU here"
+    elif importlib.util.find_spec("bitsandbytes") is None:
+        reason = "the package bitsandbytes is not installed"
+    if reason is not None:
+        raise TrainingError(
+            f"`adapter: qlora` needs a GPU and bitsandbytes, and {reason}",
+            where="fine_tune.adapter",
+            hint="Use `adapter: lora`; with `recompute: true` it needs less memory.",
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, precision),
+    )
 
 
 def prepare(loaded: LoadedModel, fine_tune: FineTune, seed: int) -> Setup:
@@ -136,7 +226,9 @@ def _with_lora(model: Any, fine_tune: FineTune) -> Any:
         target_modules=lora.target_modules,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        task_type="CAUSAL_LM",
+        # A scoring head is new, so it learns whole and is saved with the adapter.
+        task_type="SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM",
+        modules_to_save=["score"] if hasattr(model, "score") else None,
     )
     try:
         with quiet():
@@ -152,29 +244,3 @@ def _with_lora(model: Any, fine_tune: FineTune) -> Any:
 
 def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
-
-
-def tokens_per_batch(causal: Any) -> int:
-    """How many tokens one forward and backward pass may hold in this machine's free memory.
-
-    A pass keeps about 14 numbers of the hidden size and 5 of the inner size a token and layer;
-    they may take two fifths of what is free. From a few thousand tokens on, larger passes are not
-    faster. The number of rows in an optimiser step stays the same, whatever this is.
-    """
-    config = causal.config.get_text_config(decoder=True)
-    width = 14 * config.hidden_size + 5 * getattr(config, "intermediate_size", 0)
-    experts = getattr(config, "num_experts_per_tok", None) or 1
-    size = torch.finfo(causal.dtype).bits // 8
-    bytes_per_token = width * experts * config.num_hidden_layers * size
-    return int(min(8192, max(512, 0.4 * _free_memory(causal.device) / bytes_per_token)))
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:  # not Linux
-        return 4 * 2**30
-    free = next(line for line in lines if line.startswith("MemAvailable:"))
-    return int(free.split()[1]) * 1024

@@ -1,0 +1,157 @@
+"""What grpo rewards: a metric, a Python function, or a grader of OpenAI's fine-tuning API."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunewise.data.chat import Completion, Example
+from tunewise.errors import StudyError, TrainingError, TunewiseError
+from tunewise.study.schema import FineTune
+
+if TYPE_CHECKING:
+    from tunewise.scoring.graders import RewardFunction
+
+
+class Rewards(Protocol):
+    """Answers into rewards.
+
+    Attributes:
+        errors: how often each kind of error happened.
+    """
+
+    errors: Counter[str]
+
+    def __call__(
+        self, examples: Sequence[Example], completions: Sequence[Completion]
+    ) -> list[float]:
+        """A finite reward for each pair, in order.
+
+        Raises:
+            TrainingError: the user's own function failed.
+        """
+        ...
+
+
+def open_rewards(fine_tune: FineTune) -> Rewards:
+    """What ``fine_tune.reward`` or ``fine_tune.grader`` names.
+
+    Raises:
+        TrainingError: neither is given, or the function cannot be imported.
+        StudyError: no such metric, or wrong options of one.
+        GraderError, SandboxError: the grader cannot be meant as written, or not run here.
+    """
+    if fine_tune.grader is not None:
+        return _Grader(fine_tune.grader)
+    if fine_tune.reward is None:
+        raise TrainingError(
+            "grpo needs to know what to reward",
+            where="fine_tune.reward",
+            hint="Give a metric (`reward: exact_match`), `reward: module:function`, or `grader`.",
+        )
+    if ":" in fine_tune.reward.name:
+        return _Function(fine_tune.reward.name, fine_tune.reward.options)
+    return _Metric(fine_tune.reward.name, fine_tune.reward.options)
+
+
+class _Metric:
+    """An item score of the project's scorers, from 0 to 1."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        from tunewise.models.opening import open_engine
+        from tunewise.scoring.registry import get_scorer
+
+        try:
+            self._scorer = get_scorer(name, options, engines=open_engine)
+        except StudyError as error:
+            place = (error.where or "").replace("metric", "fine_tune.reward", 1)
+            raise StudyError(error.message, where=place or None, hint=error.hint) from None
+        self.errors: Counter[str] = Counter()
+
+    def __call__(
+        self, examples: Sequence[Example], completions: Sequence[Completion]
+    ) -> list[float]:
+        from tunewise.scoring.base import BatchScorer
+
+        if isinstance(self._scorer, BatchScorer):
+            items = self._scorer.score_all(examples, completions)
+        else:
+            pairs = zip(examples, completions, strict=True)
+            items = [self._scorer.score(example, completion) for example, completion in pairs]
+        return [float(item.value) for item in items]
+
+
+class _Function:
+    """``module:function`` of the user's, which is imported and runs with all rights."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        module, _, attribute = name.partition(":")
+        self._name, self._options = name, dict(options)
+        try:
+            self._function = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # a module may fail in any way while it is imported
+            raise TrainingError(
+                f"the reward {name!r} cannot be imported: {type(error).__name__}: {error}",
+                where="fine_tune.reward",
+                hint="Write `module:function`; the module must be installed or on PYTHONPATH.",
+            ) from error
+        if not callable(self._function):
+            raise TrainingError(f"{name!r} is not a function", where="fine_tune.reward")
+        self.errors: Counter[str] = Counter()
+
+    def __call__(
+        self, examples: Sequence[Example], completions: Sequence[Completion]
+    ) -> list[float]:
+        return [self._one(e, c) for e, c in zip(examples, completions, strict=True)]
+
+    def _one(self, example: Example, completion: Completion) -> float:
+        try:
+            value = float(self._function(example, completion, **self._options))
+        except Exception as error:  # the user's code
+            raise TrainingError(
+                f"the reward {self._name!r} failed on row {example.id!r}: "
+                f"{type(error).__name__}: {error}",
+                where="fine_tune.reward",
+                hint="It is called with the example and the completion and returns a number.",
+            ) from error
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the reward {self._name!r} gave {value} on row {example.id!r}",
+                where="fine_tune.reward",
+                hint="It must return a finite number.",
+            )
+        return value
+
+
+class _Grader:
+    def __init__(self, grader: Mapping[str, Any]) -> None:
+        from tunewise.models.opening import open_engine
+        from tunewise.scoring.graders import Engines, asking, reward_function
+
+        try:
+            self._run: RewardFunction = reward_function(grader, Engines(ask=asking(open_engine)))
+        except TunewiseError as error:
+            if error.where:
+                error.where = f"fine_tune.{error.where}"
+            raise
+        self.errors = self._run.errors
+
+    def __call__(
+        self, examples: Sequence[Example], completions: Sequence[Completion]
+    ) -> list[float]:
+        from tunewise.scoring.graders import sample_of
+
+        pairs = [
+            (sample_of(c.text, c.tool_calls), _item(e))
+            for e, c in zip(examples, completions, strict=True)
+        ]
+        return self._run(pairs)
+
+
+def _item(example: Example) -> dict[str, Any]:
+    """The row as a grader's templates see it: its messages, its answer, and all its own fields."""
+    known = {"messages": [dict(m) for m in example.prompt], "answer": example.answer}
+    return {**known, **example.metadata}
