@@ -188,12 +188,13 @@ def test_a_schema_that_cannot_be_enforced_fails_alone(llama: LoadedModel) -> Non
     assert answers[1].error is None
 
 
-def lora(loaded: LoadedModel, folder: Path, seed: int) -> Path:
+def lora(loaded: LoadedModel, folder: Path, seed: int, **options: Any) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    targets = ["q_proj", "v_proj"]
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, **options)
     with quiet():  # peft still asks transformers by a deprecated name
         base = AutoModelForCausalLM.from_pretrained(loaded.folder)
         get_peft_model(base, config).save_pretrained(folder)
@@ -220,6 +221,26 @@ def test_adapters_share_one_base_and_switch_on_and_off(tmp_path: Path) -> None:
     pairs = list(zip(tuned, plain, strict=True))
     assert sorted((i, a.text) for (i, a), _ in pairs) == list(enumerate(first))
     assert sorted((i, a.text) for _, (i, a) in pairs) == list(enumerate(untouched))
+
+
+def test_a_dora_adapter_keeps_its_magnitudes(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    loaded = load(save_model(tmp_path / "base"))
+    folder = lora(loaded, tmp_path / "dora", 1, use_dora=True)
+    weights = load_file(folder / "adapter_model.safetensors")
+    for key in weights:
+        if "magnitude" in key:  # as after training: not what they would be made anew
+            weights[key] = weights[key] * 1.5
+    save_file(weights, folder / "adapter_model.safetensors")
+    with quiet():
+        merged = AutoModelForCausalLM.from_pretrained(loaded.folder)
+        merged = PeftModel.from_pretrained(merged, folder).merge_and_unload().eval()
+    ids = torch.tensor([[5, 9, 14, 3, 8]])
+    with loaded.using(loaded.attach(folder)), torch.no_grad():
+        assert torch.allclose(loaded.model(ids).logits, merged(ids).logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(

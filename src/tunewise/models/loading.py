@@ -94,7 +94,9 @@ class LoadedModel:
 
         try:
             with quiet():
-                report = self.model.load_adapter(str(adapter), name)
+                report = self.model.load_adapter(
+                    str(adapter), name, adapter_state_dict=_dora_weights(adapter)
+                )
                 self.model.eval()  # type: ignore[no-untyped-call]
             odd = {
                 key
@@ -140,6 +142,7 @@ def load_local(
     dtype: DType = "auto",
     *,
     digest_file: Path | None = None,
+    quantization: Any = None,
 ) -> LoadedModel:
     """Load a model from a folder or the hub: safetensors only, and never code that comes with it.
 
@@ -149,6 +152,8 @@ def load_local(
         dtype: ``auto`` keeps the type that the weights were saved in, except that 16-bit weights
             become float32 on a processor without bfloat16 instructions.
         digest_file: where digests of large files are remembered.
+        quantization: a configuration of transformers that holds the weights in fewer bits, on a
+            GPU.
 
     Raises:
         ModelError: it is not there, cannot be read safely, or is of an unknown kind.
@@ -169,10 +174,14 @@ def load_local(
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
             config = transformers.AutoConfig.from_pretrained(folder, **source)
             chosen = _numeric_type(dtype, getattr(config, "dtype", None), device)
+            if quantization is not None:
+                source |= {"quantization_config": quantization, "device_map": {"": device}}
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, config=config, use_safetensors=True, dtype=chosen, **source
             )
-            model.to(device).eval()  # type: ignore[arg-type]
+            if quantization is None:  # else it lies in its place already
+                model.to(device)  # type: ignore[arg-type]
+            model.eval()
     except Exception as error:  # a broken folder fails in many ways; each is the user's to mend
         hint = "Check that the folder is complete; `tunewise/tiny` shows what a good one holds."
         if "trust_remote_code" in str(error):
@@ -270,6 +279,24 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...]) -> int
     if tokenizer.pad_token_id != pad:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     return int(pad)
+
+
+def _dora_weights(adapter: Path) -> dict[str, torch.Tensor] | None:
+    """A DoRA adapter's weights, named as transformers looks for them; None for another kind.
+
+    peft saves a magnitude as ``….lora_magnitude_vector`` and loads it as ``….weight`` of it;
+    transformers' own loading lacks that step and would leave the magnitudes at random.
+    """
+    from safetensors.torch import load_file
+
+    weights = load_file(adapter / _ADAPTER_FILES[0])
+    magnitude = ".lora_magnitude_vector"
+    if not any(key.endswith(magnitude) for key in weights):
+        return None
+    return {
+        f"{key}.weight" if key.endswith(magnitude) else key: weight
+        for key, weight in weights.items()
+    }
 
 
 def _first_line(error: BaseException) -> str:
