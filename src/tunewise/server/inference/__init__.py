@@ -1,0 +1,1 @@
+"""The serving engine: a process of its own that answers many requests at once."""

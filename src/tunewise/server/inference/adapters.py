@@ -1,0 +1,171 @@
+"""An adapter's files, as peft saves them, read into updates of a model's linear layers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import regex
+import torch
+from torch import nn
+
+from tunewise.errors import ModelError
+from tunewise.models.weights import require_safetensors
+from tunewise.server.inference.lora import AdapterLinear, AdapterTable, Update
+
+FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+_PREFIX = "base_model.model."
+# What changes the arithmetic of LoRA in ways that are not computed here.
+_UNKNOWN = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "fan_in_fan_out",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "megatron_config",
+    "modules_to_save",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
+
+
+def read_adapter(folder: Path, layers: dict[str, AdapterLinear]) -> dict[str, Update]:
+    """The updates of an adapter, by the layer's name.
+
+    Every file of the adapter is used or it is refused: half an adapter answers wrongly.
+
+    Args:
+        folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        layers: the model's linear layers, by their names in it.
+
+    Raises:
+        ModelError: missing or pickled files, an adapter of another kind or for another model, or
+            weights that are no finite numbers.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = _config(folder)
+    require_safetensors(folder, FILES[0])
+    try:
+        tensors = load_file(str(folder / FILES[0]))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the adapter cannot be read: {error}", where=str(folder)) from error
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        layer, part = _split(key)
+        if part is None or layer not in layers:
+            raise _unfit(folder, f"the weight {key} has no counterpart in the model")
+        if not bool(torch.isfinite(tensor).all()):
+            raise _unfit(folder, f"the weight {key} holds values that are no finite numbers")
+        parts.setdefault(layer, {})[part] = tensor
+    if not parts:
+        raise _unfit(folder, "it holds no weights")
+    try:
+        return {name: _update(folder, config, name, p, layers[name]) for name, p in parts.items()}
+    except (regex.error, TimeoutError, TypeError, ValueError, AttributeError) as error:
+        raise _unfit(folder, f"its adapter_config.json makes no sense: {error}") from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / FILES[1]
+    if not path.is_file():
+        raise ModelError("no adapter_config.json, so this is no adapter", where=str(folder))
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"not readable as JSON: {error}", where=str(path)) from error
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise _unfit(folder, f"it is of the kind {kind}; served are LORA, with rsLoRA and DoRA")
+    odd = [key for key in _UNKNOWN if config.get(key)]
+    if config.get("bias", "none") != "none":
+        odd.append("bias")
+    if odd:
+        raise _unfit(folder, f"it uses {', '.join(odd)}, which serving does not compute")
+    return dict(config)
+
+
+def _split(key: str) -> tuple[str, str | None]:
+    """``base_model.model.NAME.lora_A.weight`` -> NAME and which part it is."""
+    name = key.removeprefix(_PREFIX)
+    for suffix, part in (
+        (".lora_A.weight", "a"),
+        (".lora_B.weight", "b"),
+        (".lora_magnitude_vector.weight", "magnitude"),
+        (".lora_magnitude_vector", "magnitude"),
+    ):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), part
+    return name, None
+
+
+def _update(
+    folder: Path,
+    config: dict[str, Any],
+    name: str,
+    parts: dict[str, torch.Tensor],
+    layer: AdapterLinear,
+) -> Update:
+    dora = bool(config.get("use_dora"))
+    wanted = {"a", "b", "magnitude"} if dora else {"a", "b"}
+    if set(parts) != wanted:
+        raise _unfit(folder, f"the layer {name} has {sorted(parts)} and not {sorted(wanted)}")
+    # 32 bits, as peft computes them (autocast_adapter_dtype).
+    values = {p: t.to(layer.weight.device, torch.float32) for p, t in parts.items()}
+    a, b = values["a"], values["b"]
+    fits = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[1]
+    if not fits or (b.shape[0], a.shape[1]) != tuple(layer.weight.shape):
+        raise _unfit(
+            folder,
+            f"the layer {name} is {tuple(layer.weight.shape)} in the model, and "
+            f"{tuple(b.shape)} by {tuple(a.shape)} in the adapter",
+        )
+    scaling = _scaling(config, name, a.shape[0])
+    magnitude = None
+    if dora:
+        weight = layer.weight.float() + scaling * (b @ a)
+        magnitude = values["magnitude"].flatten() / torch.linalg.norm(weight, dim=1)
+    return Update(a.T.contiguous(), (b.T * scaling).contiguous(), magnitude)
+
+
+def _scaling(config: dict[str, Any], name: str, rank: int) -> float:
+    alpha = config.get("lora_alpha", 8)
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        # peft matches them by `re`; these are somebody's, and may be made never to end.
+        if regex.match(rf"(.*\.)?({pattern})$", name, timeout=0.1):
+            alpha = value
+            break
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _unfit(folder: Path, why: str) -> ModelError:
+    return ModelError(
+        f"the adapter cannot be served: {why}",
+        where=folder.name,
+        hint="Use it with the model that it was trained on, as peft's save_pretrained wrote it.",
+    )
+
+
+def open_layers(model: Any) -> tuple[dict[str, AdapterLinear], AdapterTable]:
+    """Replace the model's linear layers by ones that take adapters; gives them by name.
+
+    The output head stays as it is: it sees only some of the tokens.
+    """
+    table = AdapterTable()
+    layers: dict[str, AdapterLinear] = {}
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module is not head:
+            parent, _, leaf = name.rpartition(".")
+            layers[name] = AdapterLinear(module, name, table)
+            setattr(model.get_submodule(parent), leaf, layers[name])
+    return layers, table

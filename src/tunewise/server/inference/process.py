@@ -1,0 +1,62 @@
+"""The engine's process: ``python -m tunewise.server.inference.process LIMITS``.
+
+Messages come on standard input and go out on standard output. When the input ends, because the
+server ended or was killed, this process ends too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from typing import Any
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    # Nothing that a library prints may come between the messages.
+    output = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    os.dup2(2, 1)
+    source = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
+    logging.basicConfig(format="engine: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+
+    import torch
+
+    from tunewise.server.inference import wire
+    from tunewise.server.inference.engine import Engine
+    from tunewise.server.inference.limits import EngineLimits
+
+    limits = EngineLimits(**json.loads(sys.argv[1]))
+    torch.set_num_threads(limits.threads or _threads())
+
+    def send(message: dict[str, Any]) -> None:
+        try:
+            wire.send(output, message)
+        except OSError:
+            os._exit(0)  # the server is gone, and with it everyone who waits
+
+    engine = Engine(limits, send)
+
+    def read() -> None:
+        while (message := wire.receive(source)) is not None:
+            engine.take(message)
+        engine.take(None)
+        # A step that takes long, or a model that loads, must not outlive the server by much.
+        threading.Timer(5.0, os._exit, (0,)).start()
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+    send({"alive": True})
+    engine.run()
+    output.flush()
+    os._exit(0)  # threads that load or prepare are not waited for
+
+
+def _threads() -> int:
+    """Half the processors: training jobs and the API run beside."""
+    return max(1, (os.cpu_count() or 2) // 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""One answer in the making, and the request it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tunewise.server.inference.protocol import TokenLogprob
+
+if TYPE_CHECKING:
+    from tunewise.models.constraint import SchemaGuide
+    from tunewise.server.inference.serving import Serving
+    from tunewise.server.inference.text import TextStream
+
+
+@dataclass(slots=True, eq=False)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        logprobs: alternatives to report; None reports nothing.
+        allow: the only tokens that ``logit_bias`` leaves, where it says so; see ``sampling``.
+    """
+
+    temperature: float
+    top_p: float
+    frequency_penalty: float
+    presence_penalty: float
+    bias: Mapping[int, float]
+    logprobs: int | None
+
+    @property
+    def plain(self) -> bool:
+        """The likeliest token, with nothing done to the logits."""
+        return self.temperature <= 0 and not self.adjusted
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether logits are changed for what the answer holds or the request says."""
+        return bool(self.bias or self.frequency_penalty or self.presence_penalty)
+
+
+@dataclass(slots=True, eq=False)
+class RequestState:
+    """A request while it is answered.
+
+    Attributes:
+        serving: the model that answers, held in memory for it.
+        adapter: the adapter's number in the model, 0 for none.
+        prompt: token ids.
+        budget: most tokens of each answer.
+        open: answers that are not at their end.
+        prompt_logprobs: of the prompt's tokens, where ``echo`` asks for them.
+    """
+
+    id: str
+    serving: Serving
+    adapter: int
+    scope: str
+    prompt: list[int]
+    budget: int
+    sampling: Sampling
+    echo: str | None
+    sequences: list[Sequence] = field(default_factory=list)
+    open: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    cancelled: bool = False
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.echo is not None and self.sampling.logprobs is not None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One answer.
+
+    Attributes:
+        tokens: the prompt's and the answer's ids; the last one is not in the cache yet.
+        fed: how many of ``tokens`` are in the cache.
+        end: up to where they are to be computed before the answer goes on; beyond the prompt's
+            end for an answer that was put back.
+        held: where its keys and values lie; the model's backend knows.
+        guide: keeps it within a JSON Schema.
+        counts: how often each token of the answer was written, where penalties need it.
+    """
+
+    request: RequestState
+    choice: int
+    text: TextStream
+    random: random.Random
+    tokens: list[int]
+    guide: SchemaGuide | None = None
+    counts: dict[int, int] | None = None
+    fed: int = 0
+    end: int = 0
+    held: Any = None
+    started: bool = False
+    first_choice: bool = True
+    age: int = 0
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - len(self.request.prompt)
+
+
+def random_of(seed: int | None, choice: int) -> random.Random:
+    """An answer's own random numbers: equal seeds give equal answers, whatever else is computed."""
+    if seed is None:
+        return random.Random()
+    digest = hashlib.sha256(f"{seed}:{choice}".encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))

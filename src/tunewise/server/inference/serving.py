@@ -1,0 +1,181 @@
+"""A model made ready to serve: loaded, opened for adapters, and matched with what computes it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunewise.errors import ModelError
+from tunewise.models.constraint import SchemaCompiler
+from tunewise.models.loading import LoadedModel, load_local
+from tunewise.models.names import parse_model
+from tunewise.server.inference.adapters import FILES, open_layers, read_adapter
+from tunewise.server.inference.backend import Backend, Part
+from tunewise.server.inference.forward import DirectForward, Forward, OwnForward
+from tunewise.server.inference.lora import AdapterLinear, AdapterTable, Update
+from tunewise.server.inference.memory import Budget
+from tunewise.server.inference.plain import PlainBackend
+from tunewise.server.inference.ragged import RaggedBackend
+from tunewise.server.inference.sequence import RequestState, Sampling, Sequence
+from tunewise.server.inference.text import TokenTexts
+from tunewise.training.fast_path import why_not
+
+log = logging.getLogger(__name__)
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Names, sizes and times of change of files: another one means other weights."""
+
+
+@dataclass(slots=True, eq=False)
+class Adapter:
+    """An adapter in memory; its number is never used again, so kept prompts cannot mix it up."""
+
+    number: int
+    folder: str
+    fingerprint: Fingerprint
+    bytes: int
+    used: int = 0
+    users: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Serving:
+    """A base model in memory.
+
+    Attributes:
+        base: as in ``ModelRef.base``.
+        users: requests that need it; it stays while there are any.
+        used: when it was used last, for choosing what goes first.
+    """
+
+    base: str
+    loaded: LoadedModel
+    backend: Backend
+    table: AdapterTable
+    layers: dict[str, AdapterLinear]
+    schemas: SchemaCompiler
+    texts: TokenTexts
+    vocabulary: int
+    fingerprint: Fingerprint
+    bytes: int
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    users: int = 0
+    used: int = 0
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        return frozenset(self.loaded.end_ids)
+
+
+def load_serving(base: str, budget: Budget) -> Serving:
+    """Load a base model. Runs beside the serving of others.
+
+    Raises:
+        ModelError: it cannot be loaded (``load_local``), or is no model of this machine.
+    """
+    ref = parse_model(base)
+    if not ref.is_local:
+        raise ModelError(
+            "a server's model cannot be served from here",
+            where=base,
+            hint="Give a folder, a hub id, or tunewise/tiny.",
+        )
+    loaded = load_local(ref)
+    head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    vocabulary = int(head.weight.shape[0])
+    reason = why_not(loaded.model)
+    layers, table = open_layers(loaded.model)
+    backend: Backend | None = None
+    if reason is None:
+        forward, reason = _fitting(loaded, table)
+        if forward is not None:
+            backend = RaggedBackend(loaded, forward, table, budget)
+    if backend is None:
+        log.info("%s is computed row by row: %s", base, reason)
+        backend = PlainBackend(loaded, table)
+    return Serving(
+        base=base,
+        loaded=loaded,
+        backend=backend,
+        table=table,
+        layers=layers,
+        schemas=SchemaCompiler(loaded.tokenizer, vocabulary, loaded.end_ids),
+        texts=TokenTexts(loaded.tokenizer),
+        vocabulary=vocabulary,
+        fingerprint=fingerprint(loaded.folder, "*.safetensors", "config.json"),
+        bytes=sum(t.numel() * t.element_size() for t in loaded.model.parameters()),
+    )
+
+
+def load_adapter(serving: Serving, folder: str) -> tuple[dict[str, Update], Fingerprint]:
+    """Read an adapter for a model in memory. Runs beside the serving of others.
+
+    Raises:
+        ModelError: see ``read_adapter``.
+    """
+    with torch.inference_mode():
+        return read_adapter(Path(folder), serving.layers), fingerprint(Path(folder), *FILES)
+
+
+def fingerprint(folder: Path, *patterns: str) -> Fingerprint:
+    """What the files in ``folder`` look like from outside; empty where there are none."""
+    found = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return tuple((p.name, (s := p.stat()).st_size, s.st_mtime_ns) for p in found)
+
+
+@torch.inference_mode()
+def _fitting(loaded: LoadedModel, table: AdapterTable) -> tuple[Forward | None, str | None]:
+    """The fastest flat pass that gives this model's own logits, or why there is none."""
+    model: Any = loaded.model
+    stock = model.config._attn_implementation
+    size = int(model.config.get_text_config(decoder=True).vocab_size)
+    rows = [
+        _probe_row([(7 * i * i + 3 * i + start) % size for i in range(length)])
+        for start, length in ((1, 24), (5, 17))
+    ]
+    alone = [torch.tensor([row.tokens], device=loaded.device) for row in rows]
+    wanted = torch.cat([model(input_ids=ids).logits[:, -1] for ids in alone]).float()
+    kinds: list[Callable[[], Forward]] = [
+        lambda: DirectForward(model, table),
+        lambda: OwnForward(model),
+    ]
+    for kind in kinds:
+        try:
+            forward = kind()
+            found = _probe(RaggedBackend(loaded, forward, table, Budget(1 << 40)), rows)
+        except Exception as error:  # another attention's arguments fail in ways of their own
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            exact = loaded.dtype == torch.float32
+            tolerance = (1e-3 if exact else 0.2) * float(wanted.std())
+            difference = float((wanted - found).abs().max())
+            if difference <= tolerance:
+                return forward, None
+            reason = f"its logits differ by {difference:.2g}, allowed are {tolerance:.2g}"
+        log.debug("%s: %s", loaded.name, reason)
+    model.set_attn_implementation(stock)
+    return None, reason
+
+
+def _probe(backend: RaggedBackend, rows: list[Sequence]) -> torch.Tensor:
+    """The logits after each row's last token: read in by two parts, then decoded together."""
+    for row in rows:
+        backend.begin(row, reuse=False)
+    backend.step([Part(row, 7, "last") for row in rows])
+    backend.step([Part(row, row.end, "last") for row in rows])
+    for row in rows:
+        backend.admit(row)
+    return backend.step([]).logits
+
+
+def _probe_row(tokens: list[int]) -> Sequence:
+    sampling = Sampling(0.0, 1.0, 0.0, 0.0, {}, None)
+    request = RequestState("", None, 0, "", tokens, 1, sampling, None)  # type: ignore[arg-type]
+    text: Any = None
+    return Sequence(request, 0, text, random.Random(0), tokens, end=len(tokens) - 1)

@@ -1,0 +1,174 @@
+"""An answer's tokens as text that can be streamed: whole characters, and no part of a stop string.
+
+Text is given out as late as needed and as early as possible. Held back are bytes that are no whole
+character yet, an end that may become a stop string, and what may become a tool call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenizers.decoders import DecodeStream
+
+from tunewise.models.chat_format import parse_tool_calls
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CALL = "<tool_call>"
+
+
+class _SlowStream:
+    """What ``DecodeStream`` does, for tokenizers that are not of the ``tokenizers`` library."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._given = 0
+
+    def step(self, token: int) -> str | None:
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        if text.endswith("\ufffd") or len(text) <= self._given:
+            return None
+        new: str = text[self._given :]
+        self._given = len(text)
+        return new
+
+
+class TextStream:
+    """The text of one answer.
+
+    Args:
+        tokenizer: of the model.
+        stop: strings that end the answer and do not belong to it.
+        tools: the answer may be a tool call.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...], tools: bool
+    ) -> None:
+        self._tokenizer: Any = tokenizer
+        self._fast = getattr(tokenizer, "_tokenizer", None)
+        self._decode: Any = (
+            DecodeStream(skip_special_tokens=True)
+            if self._fast is not None
+            else _SlowStream(tokenizer)
+        )
+        self._stop = stop
+        self._tools = tools
+        self._ids: list[int] = []
+        self._decoded = ""
+        self._at = 0
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """Take a token; return the text that can be given out now.
+
+        ``stopped`` tells that a stop string has come: the answer ends before it.
+        """
+        self._ids.append(token)
+        if self._fast is not None:
+            new = self._decode.step(self._fast, token)
+        else:
+            new = self._decode.step(token)
+        return self._take(new) if new else ""
+
+    def finish(self) -> tuple[str, tuple[dict[str, Any], ...]]:
+        """What was held back: the rest of the text, and the tool calls."""
+        if not self.stopped:
+            # Bytes that never became a character are shown as U+FFFD, as in the whole text.
+            whole = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+            if len(whole) > len(self._decoded) and whole.startswith(self._decoded):
+                self._decoded = whole
+                self._cut_at_stop(max(0, self._at - self._longest))
+        rest = self._decoded[self._at :]
+        self._at = len(self._decoded)
+        return parse_tool_calls(rest) if self._tools else (rest, ())
+
+    @property
+    def _longest(self) -> int:
+        return max(map(len, self._stop), default=0)
+
+    def _take(self, new: str) -> str:
+        if not self._stop and not self._tools:
+            self._decoded += new
+            self._at = len(self._decoded)
+            return new
+        searched = max(0, len(self._decoded) - self._longest)
+        self._decoded += new
+        self._cut_at_stop(searched)
+        end = self._safe_end()
+        out = self._decoded[self._at : end]
+        self._at = end
+        return out
+
+    def _cut_at_stop(self, start: int) -> None:
+        found = [at for s in self._stop if (at := self._decoded.find(s, start)) >= 0]
+        if found:
+            self._decoded = self._decoded[: min(found)]
+            self.stopped = True
+
+    def _safe_end(self) -> int:
+        """Up to where the text can be given out; never less than what was given."""
+        text = self._decoded
+        end = len(text)
+        if not self.stopped:
+            end = min((_without_partial(text, s) for s in self._stop), default=end)
+        if self._tools:
+            if text.lstrip()[:1] in ("", "{"):  # perhaps a bare call
+                return self._at
+            call = text.find(_CALL, self._at)
+            end = min(end, call if call >= 0 else _without_partial(text, _CALL))
+        return max(end, self._at)
+
+
+def _without_partial(text: str, stop: str) -> int:
+    """Where the longest beginning of ``stop`` at the end of ``text`` starts."""
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return len(text) - length
+    return len(text)
+
+
+class TokenTexts:
+    """A token's own text and bytes, for log-probabilities; each computed once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer: Any = tokenizer
+        self._special = set(tokenizer.all_special_ids)
+        self._bytes = _byte_decoder(self._tokenizer)
+        self._known: dict[int, tuple[str, tuple[int, ...]]] = {}
+
+    def __call__(self, token: int) -> tuple[str, tuple[int, ...]]:
+        """Its text (U+FFFD for parts of characters) and its UTF-8 bytes."""
+        if token not in self._known:
+            raw = self._raw(token)
+            self._known[token] = (raw.decode("utf-8", "replace"), tuple(raw))
+        return self._known[token]
+
+    def _raw(self, token: int) -> bytes:
+        name = self._tokenizer.convert_ids_to_tokens(token)
+        if name is None:  # padding of the vocabulary
+            return b""
+        if token in self._special:
+            return str(name).encode()
+        if self._bytes is not None and all(c in self._bytes for c in name):
+            return bytes(self._bytes[c] for c in name)
+        if len(name) == 6 and name.startswith("<0x"):  # SentencePiece's byte fallback
+            return bytes([int(name[3:5], 16)])
+        if "▁" in name:
+            return str(name).replace("▁", " ").encode()
+        return str(self._tokenizer.decode([token])).encode()
+
+
+def _byte_decoder(tokenizer: Any) -> dict[str, int] | None:
+    """GPT-2's characters for bytes, where the tokenizer writes them (byte-level BPE)."""
+    fast = getattr(tokenizer, "_tokenizer", None)
+    if fast is None or "ByteLevel" not in repr(fast.decoder):
+        return None
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in printable]
+    table = {chr(b): b for b in printable}
+    table.update({chr(256 + i): b for i, b in enumerate(rest)})
+    return table
