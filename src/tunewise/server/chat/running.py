@@ -1,0 +1,223 @@
+"""One generation from request to outcome: its first event awaited, its caller watched.
+
+A failure before the first piece becomes an HTTP status; a caller who goes away ends the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tunewise.server.database import reading
+from tunewise.server.errors import ApiError
+from tunewise.server.ids import new_id
+from tunewise.server.inference.protocol import (
+    Done,
+    Failed,
+    Generate,
+    ModelRef,
+    Piece,
+    TokenLogprob,
+)
+from tunewise.server.jobs.resolve import resolve
+from tunewise.server.metrics import TOKENS
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from tunewise.server.access import Caller
+    from tunewise.server.inference.client import InferenceClient
+    from tunewise.server.state import ServerState
+
+T = TypeVar("T")
+Event = Piece | Done
+
+RETRY_AFTER_S = 2
+"""What a client is told to wait when too many requests wait already."""
+
+_BLAMED = {
+    "context_length_exceeded": "messages",
+    "invalid_schema": "response_format",
+    "invalid_request": None,
+    "model_not_loadable": "model",
+}
+
+
+def refusal(
+    failed: Failed, *, prompt: str = "messages", schema: str = "response_format"
+) -> ApiError:
+    """What the engine says, as an HTTP error.
+
+    Args:
+        failed: from the engine.
+        prompt, schema: what this endpoint calls its input and its JSON Schema.
+    """
+    if failed.code in _BLAMED:
+        param = {"messages": prompt, "response_format": schema}.get(
+            _BLAMED[failed.code] or "", _BLAMED[failed.code]
+        )
+        return ApiError(400, failed.message, code=failed.code, param=param)
+    if failed.code == "overloaded":
+        return ApiError(
+            503,
+            failed.message,
+            code="overloaded",
+            type="server_error",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+    return ApiError(500, failed.message, code=failed.code, type="server_error")
+
+
+class EngineFailure(Exception):
+    """The engine could not answer; ``failed`` says why."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+def model_of(state: ServerState, caller: Caller, name: str) -> ModelRef:
+    """The weights behind a public name; waits for the database.
+
+    Raises:
+        ApiError: 404 ``model_not_found``.
+    """
+    with reading(state.sessions) as session:
+        return resolve(session, caller, name)
+
+
+def engine_of(state: ServerState) -> InferenceClient:
+    """The engine.
+
+    Raises:
+        ApiError: 503, the server runs without one.
+    """
+    if state.inference is None:
+        raise ApiError(
+            503, "This server runs without models.", type="server_error", code="no_models"
+        )
+    return state.inference
+
+
+def count(state: ServerState, caller: Caller, done: Done) -> None:
+    """Add an answer's tokens to its key's account and to the metrics."""
+    state.usage.add(
+        caller, prompt_tokens=done.prompt_tokens, completion_tokens=done.completion_tokens
+    )
+    TOKENS.labels("prompt").inc(done.prompt_tokens)
+    TOKENS.labels("completion").inc(done.completion_tokens)
+    TOKENS.labels("cached").inc(done.cached_tokens)
+
+
+async def events(client: InferenceClient, request: Generate) -> AsyncGenerator[Event]:
+    """The pieces of an answer and the count at its end; closing it early cancels the request.
+
+    Raises:
+        EngineFailure: what the engine's ``Failed`` says.
+    """
+    ended = False
+    try:
+        async for event in client.generate(request):
+            ended = not isinstance(event, Piece)
+            if isinstance(event, Failed):
+                raise EngineFailure(event)
+            if isinstance(event, Piece) and event.tool_calls:
+                event = replace(event, tool_calls=tuple(map(_own_id, event.tool_calls)))
+            yield event
+    finally:
+        if not ended:
+            client.cancel(request.id)
+
+
+def _own_id(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call under an id that no other call of the conversation has."""
+    return {"id": new_id("call_"), "type": "function", "function": dict(call["function"])}
+
+
+async def with_first(source: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    """Wait for the first event, then give all of them.
+
+    Raises:
+        EngineFailure: the engine refuses the request; nothing was sent yet.
+    """
+    first = await anext(source)
+
+    async def all_of_them() -> AsyncGenerator[Event]:
+        try:
+            yield first
+            async for event in source:
+                yield event
+        finally:
+            await source.aclose()
+
+    return all_of_them()
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The outcome of ``work``, which is cancelled when the client closes its connection.
+
+    Raises:
+        ApiError: 499, which nobody reads.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(499, "the client closed the connection", code="client_closed")
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@dataclass(slots=True)
+class Choice:
+    """One answer, as far as it is known.
+
+    Attributes:
+        text: joined from its pieces.
+        logprobs: of all its tokens, where they were asked for.
+        tool_calls: in OpenAI's form.
+        finish_reason: None while it grows.
+    """
+
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class Answer:
+    """All choices of one request, put together from events."""
+
+    def __init__(self, choices: int) -> None:
+        self.choices = [Choice() for _ in range(choices)]
+        self.done = Done(0, 0, 0)
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, Done):
+            self.done = event
+            return
+        choice = self.choices[event.choice]
+        choice.text += event.text
+        choice.logprobs.extend(event.logprobs)
+        choice.tool_calls.extend(event.tool_calls)
+        choice.finish_reason = event.finish_reason or choice.finish_reason
+
+    @classmethod
+    async def collect(cls, source: AsyncIterator[Event], choices: int) -> Answer:
+        """The whole answer."""
+        answer = cls(choices)
+        async for event in source:
+            answer.add(event)
+        return answer

@@ -1,0 +1,175 @@
+"""Errors as OpenAI's API gives them: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from tunewise.errors import TunewiseError
+from tunewise.study.complaints import dotted, wanted
+from tunewise.study.keys import redact
+
+log = logging.getLogger("tunewise.server")
+
+
+class ApiError(Exception):
+    """An answer with an error envelope.
+
+    Attributes:
+        status: of HTTP, 400 and up.
+        message: what is wrong and what to do; shown to the user as it stands.
+        code: for programs, for instance ``model_not_found``.
+        type: ``invalid_request_error``, ``server_error``, ``requests`` (a rate limit), …
+        param: the parameter that is wrong, dotted.
+        headers: of the answer, for instance ``Retry-After``.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.type = type
+        self.param = param
+        self.headers = dict(headers or {})
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The body of the answer."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class Json(JSONResponse):
+    """JSON that can always be written: half of a surrogate pair becomes a question mark."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
+def render(error: ApiError) -> Json:
+    """The HTTP answer for ``error``."""
+    return Json(error.envelope, status_code=error.status, headers=error.headers)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Any exception as an answer; what nobody foresaw is logged, and its inside is not told."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return _invalid(error.errors())
+    if isinstance(error, TunewiseError):
+        message = f"{error.message}. {error.hint}" if error.hint else error.message
+        code, param = getattr(error, "code", None), getattr(error, "param", None)
+        return ApiError(400, redact(message), code=code, param=param)
+    if isinstance(error, UnicodeEncodeError):
+        return ApiError(400, "The request holds text that is not valid Unicode (a lone surrogate).")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        log.error("the disk is full")
+        return ApiError(
+            507, "The server's disk is full; nothing was stored.", type="server_error",
+            code="insufficient_storage",
+        )  # fmt: skip
+    log.error("a request failed", exc_info=error)
+    return ApiError(
+        500,
+        "The server had an error while processing your request. Its log says more.",
+        type="server_error",
+        code="server_error",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of ``app``'s handlers be answered with the envelope."""
+
+    async def answer(request: Request, error: Exception) -> Json:
+        return render(as_api_error(error))
+
+    async def http(request: Request, error: Exception) -> Json:
+        assert isinstance(error, HTTPException)
+        return render(_http_error(request, error))
+
+    for kind in (ApiError, RequestValidationError, TunewiseError, UnicodeEncodeError, OSError):
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _http_error(request: Request, error: HTTPException) -> ApiError:
+    method, path = request.method, request.url.path
+    if error.status_code == 404:
+        return ApiError(404, f"Invalid URL ({method} {path})", code="unknown_url")
+    if error.status_code == 405:
+        return ApiError(
+            405,
+            f"Not allowed to {method} on {path}. (HINT: Perhaps you meant to use a different "
+            "HTTP method?)",
+            code="method_not_supported",
+            headers=error.headers,
+        )
+    if error.status_code == 400:
+        return _unreadable()
+    return ApiError(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _unreadable(reason: str = "") -> ApiError:
+    where = f" ({reason})" if reason else ""
+    return ApiError(
+        400,
+        f"We could not parse the JSON body of your request{where}. "
+        "(HINT: it must be one JSON object, sent as application/json.)",
+    )
+
+
+def _invalid(errors: Sequence[Any]) -> ApiError:
+    """The first of pydantic's errors in the words of the API; the number of others is told."""
+    first = errors[0]
+    location = [part for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    param = dotted(tuple(location)) or None
+    kind = str(first["type"])
+    others = len(errors) - 1
+    more = f" ({others} more {'error' if others == 1 else 'errors'}.)" if others else ""
+    if kind == "json_invalid":
+        return _unreadable(str(first.get("ctx", {}).get("error", "")))
+    if kind == "missing":
+        if param is None:
+            return _unreadable("it is empty")
+        return ApiError(
+            400, f"Missing required parameter: '{param}'.{more}", param=param,
+            code="missing_required_parameter",
+        )  # fmt: skip
+    if kind == "extra_forbidden":
+        return ApiError(400, f"Unknown parameter: '{param}'.{more}", param=param,
+                        code="unknown_parameter")  # fmt: skip
+    if kind == "value_error":
+        message = str(first["msg"]).removeprefix("Value error, ")
+        return ApiError(400, f"{message}{more}", param=param, code="invalid_value")
+    return ApiError(
+        400,
+        f"Invalid value for '{param or 'body'}': it should be {wanted(first)}.{more}",
+        param=param,
+        code="invalid_type" if kind.endswith("_type") else "invalid_value",
+    )

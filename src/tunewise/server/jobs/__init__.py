@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: what the API promises, the queue, and the processes that train."""

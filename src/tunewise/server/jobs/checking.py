@@ -1,0 +1,69 @@
+"""From ``validating_files`` to ``queued``: the files against the method, ``auto`` into numbers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from sqlalchemy import select
+
+from tunewise.data.findings import Finding
+from tunewise.server.database import writing
+from tunewise.server.jobs.hyperparameters import resolved
+from tunewise.server.jobs.story import end, tell
+from tunewise.server.jobs.tables import Job
+from tunewise.server.jobs.training_files import TrainingFileError, check_for_method
+from tunewise.server.state import ServerState
+
+log = logging.getLogger("tunewise.server")
+
+
+def check(state: ServerState, job: Job, training: Path | None, validation: Path | None) -> bool:
+    """Check a new job's files; it is queued, or fails. Whether it is queued.
+
+    Args:
+        job: as it was read; its files may take minutes to check, so it is read again after.
+    """
+    warnings: list[tuple[str, Finding]] = []
+    counts = [0, 0]
+    error: TrainingFileError | None = None
+    try:
+        for index, (path, param) in enumerate(
+            ((training, "training_file"), (validation, "validation_file"))
+        ):
+            if path is None:
+                continue
+            minimum = {"minimum": 1} if param == "validation_file" else {}
+            found = check_for_method(path, job.method["type"], param=param, **minimum)
+            counts[index] = found.rows
+            warnings += [(param, finding) for finding in found.warnings]
+    except TrainingFileError as refusal:
+        error = refusal
+    except Exception:  # else it would be tried for ever, and other jobs would wait for it
+        log.exception("the files of %s cannot be checked", job.id)
+        error = TrainingFileError(
+            "The files could not be checked; the server's log says more.", code="server_error"
+        )
+    with writing(state.sessions) as session:
+        fresh = session.scalar(select(Job).where(Job.id == job.id))
+        if fresh is None or fresh.status != "validating_files":
+            return False  # cancelled meanwhile
+        if error is not None:
+            reason = {"code": error.code, "message": error.message, "param": error.param}
+            end(session, fresh, "failed", reason)
+            return False
+        for param, finding in warnings:
+            lines = ", ".join(finding.rows[:5])
+            text = f"{param}: {finding.message} ({finding.count} times: {lines})"
+            tell(session, fresh, f"warning {param} {finding.code}"[:64], text, level="warn")
+        if fresh.integrations:
+            text = (
+                "The integration wandb is recorded with the job, but this server sends nothing to "
+                "Weights & Biases: every figure is in the job's events and its result file"
+            )
+            tell(session, fresh, "wandb", text, level="warn")
+        fresh.rows = counts
+        fresh.resolved = resolved(fresh.requested, counts[0])
+        fresh.status = "queued"
+        tell(session, fresh, "queued", "Files validated, moving job to queued state")
+    return True

@@ -1,0 +1,117 @@
+"""How a server is set up: a YAML file, the command line over it, defaults below both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunewise.errors import UsageError
+from tunewise.study.complaints import dotted, wanted
+from tunewise.study.yaml_source import parse_yaml, read_text
+from tunewise.workspace import default_root
+
+MB = 1024**2
+GB = 1024**3
+
+Bytes = Annotated[int, Field(ge=1, le=1024 * GB)]
+Days = Annotated[int, Field(ge=1, le=36500)]
+
+
+class ServerSettings(BaseModel):
+    """Everything that can be set. Sizes are bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=lambda: default_root() / "server")
+    """Where the database, files, jobs and tuned models lie; private (0700)."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8900, ge=0, le=65535)
+    """0 takes a free one."""
+    database: str | None = None
+    """SQLAlchemy's URL; by default SQLite in ``home``."""
+    auth: bool = True
+    """Whether keys are asked for; without them the server listens on this machine only."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages that may call the server from a browser, for instance https://app.example."""
+    organization: str = "tunewise"
+    """The ``organization_id`` of jobs, and ``owned_by`` of models."""
+
+    models: dict[str, str] = Field(default_factory=lambda: {"tunewise/tiny": "tunewise/tiny"})
+    """Names that requests may use, and what stands behind them: tunewise/tiny, a folder, a hub
+    id. ``gpt-4o-mini-2024-07-18: Qwen/Qwen3-0.6B`` lets tutorials run unchanged."""
+
+    max_file_bytes: Bytes = 512 * MB
+    max_upload_bytes: Bytes = 8 * GB
+    max_part_bytes: Bytes = 64 * MB
+    max_body_bytes: Bytes = 32 * MB
+    """Of a request that is no file."""
+    request_seconds: float = Field(default=600, gt=0)
+    """Until an answer begins; a stream may last longer."""
+    body_seconds: float = Field(default=60, gt=0)
+    """That a client may leave between two pieces of a request's body."""
+    upload_seconds: int = Field(default=3600, ge=1)
+    """That an upload may take, from its creation to its completion."""
+    import_hosts: tuple[str, ...] = ()
+    """Hosts that ``/openai/files/import`` may fetch from although they are not on the public
+    internet: ``files.acme.lan`` for its scheme's own port, or ``files.acme.lan:8080``."""
+    import_seconds: float = Field(default=300, gt=0)
+    """That such a fetch may take."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Fine-tuning jobs that train at once, each in a process of its own."""
+    worker_threads: int | None = Field(default=None, ge=1, le=1024)
+    """Processor threads of each; None takes what the machine has."""
+    max_running_jobs: int = Field(default=64, ge=1)
+    """Of them, those of one project."""
+    max_queued_jobs: int = Field(default=20, ge=1)
+    """Fine-tuning jobs of one project that may wait."""
+    chat_retention_days: Days = 30
+    """That stored chats are kept."""
+
+    @property
+    def database_url(self) -> str:
+        """The URL that is opened."""
+        return self.database or f"sqlite:///{self.home / 'tunewise.db'}"
+
+
+def load_settings(
+    path: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> ServerSettings:
+    """Settings from a YAML file, with ``overrides`` (those that are not None) over it.
+
+    A relative ``home`` in the file is relative to the file.
+
+    Raises:
+        StudyError: the file is missing or is not YAML.
+        UsageError: a key is unknown or a value cannot be; with its line.
+    """
+    values: dict[str, Any] = {}
+    lines: Mapping[Any, int] = {}
+    if path is not None:
+        parsed = parse_yaml(read_text(path, "settings file"), str(path))
+        if not isinstance(parsed.value, dict | None):
+            raise UsageError("settings are a mapping (lines of `key: value`)", where=str(path))
+        values, lines = parsed.value or {}, parsed.lines
+        if isinstance(values.get("home"), str):
+            values["home"] = path.absolute().parent / Path(values["home"]).expanduser()
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        settings = ServerSettings.model_validate({**values, **given})
+    except ValidationError as error:
+        raise _complaint(error, path, lines, given) from None
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _complaint(
+    error: ValidationError, path: Path | None, lines: Mapping[Any, int], given: Mapping[str, Any]
+) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    key = tuple(first["loc"])
+    line = lines.get(key) or lines.get(key[:1])
+    where = f"{path}:{line}: {dotted(key)}" if line and key[0] not in given else dotted(key)
+    if first["type"] == "extra_forbidden":
+        possible = ", ".join(ServerSettings.model_fields)
+        return UsageError("unknown key", where=where, hint=f"Possible here: {possible}.")
+    return UsageError(f"should be {wanted(first)}", where=where)
