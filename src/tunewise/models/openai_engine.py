@@ -38,6 +38,7 @@ class OpenAIEngine:
             endpoint (``https://NAME.openai.azure.com/openai/v1``) is a server like any other.
         name: under which answers are recorded; the model's by default.
         key_name: the variable that holds the key, for error messages.
+        entra: the key is a token of Microsoft Entra.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class OpenAIEngine:
         azure_api_version: str | None = None,
         name: str | None = None,
         key_name: str | None = None,
+        entra: bool = False,
     ) -> None:
         self.model = name or model
         self.revision = f"{model} at {base_url.rstrip('/')}"
@@ -64,7 +66,9 @@ class OpenAIEngine:
         self._concurrency = concurrency
         self._patience = patience or Patience()
         self._spend = spend
-        self._client = _client(base_url, model, api_key, timeout, azure_api_version)
+        self._client = open_client(
+            base_url, model, api_key, timeout, azure_api_version, entra=entra
+        )
         hosted = "openai.com" in base_url or "azure.com" in base_url
         self._length_field = "max_completion_tokens" if hosted else "max_tokens"
         self._left_out: set[str] = set()
@@ -281,20 +285,41 @@ class OpenAIEngine:
         return f"The server has {', '.join(near)}." if near else "The server lists no models."
 
     def _reason(self, error: Exception) -> str:
-        cause = error.__cause__
-        text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
-        if cause is not None and str(cause):
-            text = f"{text} {cause}"
-        status = getattr(error, "status_code", None)
-        text = redact(" ".join(text.split()))
-        text = text.replace(self._key, "[key]") if self._key else text
-        text = text[:300]
-        return text if status is None or str(status) in text else f"{status}: {text}"
+        return reason_of(error, self._key)
 
 
-def _client(
-    base_url: str, model: str, api_key: str | None, timeout: float, azure_version: str | None
+def reason_of(error: Exception, key: str | None = None) -> str:
+    """What the client's error says, with its HTTP status and without secrets; one line."""
+    cause = error.__cause__
+    text = str(getattr(error, "message", None) or error).strip() or type(error).__name__
+    if cause is not None and str(cause):
+        text = f"{text} {cause}"
+    status = getattr(error, "status_code", None)
+    text = redact(" ".join(text.split()))
+    text = text.replace(key, "[key]") if key else text
+    text = text[:300]
+    return text if status is None or str(status) in text else f"{status}: {text}"
+
+
+def open_client(
+    base_url: str,
+    model: str | None,
+    api_key: str | None,
+    timeout: float,
+    azure_version: str | None,
+    *,
+    entra: bool = False,
+    keep_alive: bool = True,
 ) -> OpenAI:
+    """The official client, without retries and without following redirects.
+
+    Args:
+        model: the deployment that Azure's classic URLs name; None where none is asked.
+        azure_version: speak Azure's classic URLs.
+        entra: ``api_key`` is a token of Microsoft Entra.
+        keep_alive: keep connections for the next request; then the client must be closed.
+    """
+    import httpx2
     import openai
 
     common: dict[str, Any] = {
@@ -302,10 +327,18 @@ def _client(
         "timeout": timeout,
         "max_retries": 0,
         # A redirect could carry the key to another host.
-        "http_client": openai.DefaultHttpxClient(follow_redirects=False, timeout=timeout),
+        "http_client": openai.DefaultHttpxClient(
+            follow_redirects=False,
+            timeout=timeout,
+            limits=httpx2.Limits(
+                max_connections=1000, max_keepalive_connections=100 if keep_alive else 0
+            ),
+        ),
     }
     client: OpenAI
     if azure_version is not None:
+        if entra:
+            common["azure_ad_token"] = common.pop("api_key")
         client = openai.AzureOpenAI(
             azure_endpoint=base_url, azure_deployment=model, api_version=azure_version, **common
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunewise.pipeline.store import Item
 from tunewise.report.document import Cost, CostPoint
-from tunewise.study.prices import STALE_DAYS, ModelPrice, Prices
+from tunewise.study.prices import STALE_DAYS, ModelPrice, Prices, tuned_name
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.verdict import cost as money
 from tunewise.verdict import prices as rates
@@ -51,6 +51,8 @@ def candidate_cost(
         train_usd: of one training run, for a fine-tuned candidate; None if unknown.
     """
     model = spec.model or study.model
+    if model and spec.is_fine_tuned and spec.kind != "recorded":
+        model = tuned_name(model)
     price = prices.models.get(model) if prices and model else None
     monthly = spec.usd_per_month or (price.usd_per_month if price else None) or 0.0
     fixed = rates.Fixed(once=_once(study, spec, train_usd), per_month=monthly)
@@ -106,21 +108,6 @@ def _once(study: Study, spec: CandidateSpec, train_usd: float | None) -> float:
         retrains_per_year=costs.retrains_per_year,
         usd_per_retrain=train_usd or 0.0,
     )
-
-
-def training_usd(
-    prices: Prices | None, route: str, model: str, seconds: float | None, tokens: int | None
-) -> float | None:
-    """US dollars of one training run; None where the price file does not say."""
-    price = (prices.training.get(model) or prices.training.get(route)) if prices else None
-    if price is None:
-        return None
-    total = 0.0
-    if price.usd_per_hour is not None and seconds is not None:
-        total += price.usd_per_hour * seconds / 3600
-    if price.per_1m_tokens is not None and tokens is not None:
-        total += price.per_1m_tokens * tokens / 1e6
-    return total
 
 
 def compare(study: Study, with_: CandidateCost, without: CandidateCost) -> money.CostComparison:

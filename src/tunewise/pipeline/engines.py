@@ -30,8 +30,13 @@ class Engines:
         self._open: dict[tuple[str, Path | None], Engine] = {}
         self.spent_usd = 0.0
 
-    def get(self, spec: str, adapter: Path | None = None) -> Engine:
+    def get(
+        self, spec: str, adapter: Path | None = None, *, billed_as: str | None = None
+    ) -> Engine:
         """The engine for a model, with an adapter or without.
+
+        Args:
+            billed_as: how the price file calls it, where not by ``spec``: a tuned model.
 
         Raises:
             ModelError: no such model, no key, no access.
@@ -41,13 +46,7 @@ class Engines:
         if key not in self._open:
             meter = None
             if not parse_model(spec, self._study.servers).is_local:
-                meter = _Meter(self, spec)
-                if self._study.costs.max_usd is not None and meter.unknown:
-                    raise StudyError(
-                        f"`costs.max_usd` is set, but the price of {spec} is unknown",
-                        where="costs.prices",
-                        hint="Add the model's `input` and `output` price, or remove `max_usd`.",
-                    )
+                meter = self.metered(billed_as or spec)
             try:
                 self._open[key] = open_engine(
                     spec,
@@ -64,6 +63,21 @@ class Engines:
                 where = f"servers.{server}.{field}"
                 raise StudyError(error.message, where=where, hint=error.hint) from error
         return self._open[key]
+
+    def metered(self, spec: str) -> _Meter:
+        """What adds up the bills of a hosted model.
+
+        Raises:
+            StudyError: a budget is set and the price is unknown.
+        """
+        meter = _Meter(self, spec)
+        if self._study.costs.max_usd is not None and meter.unknown:
+            raise StudyError(
+                f"`costs.max_usd` is set, but the price of {spec} is unknown",
+                where="costs.prices",
+                hint="Add the model's `input` and `output` price, or remove `max_usd`.",
+            )
+        return meter
 
     def close(self) -> None:
         """Close them all."""

@@ -14,7 +14,6 @@ from tunewise.candidates.base import Fitted, NotOfferedError
 from tunewise.candidates.build import build_candidate
 from tunewise.candidates.recorded import RecordedFitted
 from tunewise.data.chat import Completion, Example
-from tunewise.errors import BudgetError
 from tunewise.models.engine import Engine
 from tunewise.pipeline import forgetting
 from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
@@ -24,9 +23,10 @@ from tunewise.pipeline.measured import Case
 from tunewise.pipeline.prepare import audit_stage
 from tunewise.pipeline.session import Session
 from tunewise.pipeline.store import Item
-from tunewise.pipeline.tuning import EFFORTS, parts, seeds_of
+from tunewise.pipeline.tuning import EFFORTS, parts, refuse_unaffordable, seeds_of
 from tunewise.report.document import Verdict
 from tunewise.study.schema import CandidateSpec
+from tunewise.training.job import TrainingResult
 from tunewise.verdict.decision import LEAK_SHARE
 from tunewise.verdict.planning import mde_from_discordance
 
@@ -194,15 +194,12 @@ class Gates:
             text += f" of about {seconds:.0f} s"
         if memory is not None:
             text += f", {memory / 1e6:,.0f} MB of memory"
+        if self.session.hosted:
+            usd = "an unknown sum" if found["usd"] is None else f"{found['usd']:.2f} US dollars"
+            text += f" for {usd} each ({found['basis']})"
         self.reporter.note(text)
-        usd, limit = found["usd"], self.study.costs.max_usd
-        total = (usd or 0.0) * runs
-        if limit is not None and total and total + self.session.engines.spent_usd > limit:
-            raise BudgetError(
-                f"fine-tuning would cost about {total:.2f} US dollars, the limit is {limit:.2f}",
-                where="costs.max_usd",
-                hint="Raise the limit, or lower `effort`.",
-            )
+        pilots = sum(EFFORTS[self.study.effort].sizes)
+        refuse_unaffordable(self.study, found["usd"], self.session.engines.spent_usd, runs + pilots)
 
     def _g2(self, tuned: Sequence[CandidateSpec], rates: Mapping[str, float]) -> bool:
         """The pilot on parts of the rows; True where its curve is flat and far below."""
@@ -229,8 +226,8 @@ class Gates:
 
         def work() -> dict[str, Any]:
             seed = seeds_of(self.study)[0]
-            result, run = self.session.tuner(spec).tune(rate, seed, rows)
-            engine = self.session.tuned_engine(spec, result.adapter, result.model)
+            result, run = self.session.tune(spec, rate, seed, rows)
+            engine = self.session.tuned_engine(spec, result.adapter, result.model, result.remote)
             fitted = build_candidate(spec, context=self.session.context(spec, engine)).fit(
                 self.session.train, self.session.dev
             )
@@ -299,12 +296,12 @@ class Gates:
 
     def _train_stage(self, spec: CandidateSpec, rate: float, seed: int, gate: str) -> None:
         def work() -> dict[str, Any]:
-            result, run = self.session.tuner(spec).tune(rate, seed)
+            result, run = self.session.tune(spec, rate, seed)
             forecast = self.store.result(f"forecast-{spec.name}") or {}
             memory = forecast.get("peak_memory_bytes")
             run.forecast_seconds = forecast.get("seconds")
             run.forecast_memory_mb = None if memory is None else round(memory / 1e6, 1)
-            self._tuned[spec.name, seed] = _folders(result.adapter, result.model)
+            self._tuned[spec.name, seed] = _tuned(result)
             fitted = self.fitted(spec, seed)
             items = self._answers(spec, "dev", self.session.dev, fitted, seed)
             others = [i for i in self.store.items(spec.name, "dev") if i.seed != seed]
@@ -328,7 +325,10 @@ class Gates:
         folders = self._tuned[spec.name, seed]
         adapter, model = folders["adapter"], folders["model"]
         return self.session.tuned_engine(
-            spec, Path(adapter) if adapter else None, Path(model) if model else None
+            spec,
+            Path(adapter) if adapter else None,
+            Path(model) if model else None,
+            folders.get("remote"),
         )
 
     # --- the test, once ---------------------------------------------------------------------
@@ -415,5 +415,10 @@ class Gates:
         return verdict
 
 
-def _folders(adapter: Path | None, model: Path | None) -> dict[str, str | None]:
-    return {"adapter": str(adapter) if adapter else None, "model": str(model) if model else None}
+def _tuned(result: TrainingResult) -> dict[str, str | None]:
+    """Where the tuned model is."""
+    return {
+        "adapter": str(result.adapter) if result.adapter else None,
+        "model": str(result.model) if result.model else None,
+        "remote": result.remote,
+    }

@@ -193,11 +193,9 @@ class Measured:
     def _cost(self, arm: Arm) -> costing.CandidateCost:
         runs = [r for r in self.training if r.candidate == arm.name]
         usd = None
-        if runs:
+        if runs and self.case.prices is not None:
             last = runs[-1]
-            usd = costing.training_usd(
-                self.case.prices, last.route, last.model, last.seconds, last.tokens
-            )
+            usd = self.case.prices.training_usd(last.route, last.model, last.seconds, last.tokens)
         return costing.candidate_cost(
             self.study, arm.spec, averaged_items(arm), self.case.prices, usd
         )

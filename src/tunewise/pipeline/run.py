@@ -16,7 +16,7 @@ from tunewise.models.names import parse_model
 from tunewise.pipeline.gates import Gates
 from tunewise.pipeline.reporter import Reporter, SilentReporter
 from tunewise.pipeline.session import Session
-from tunewise.pipeline.tuning import seeds_of
+from tunewise.pipeline.tuning import refuse_unaffordable, seeds_of
 from tunewise.report.document import TrainingRun, Verdict
 from tunewise.report.files import write_report
 from tunewise.study.loading import LoadedStudy
@@ -190,8 +190,16 @@ def train_study(
         )
         if out is not None and out.exists():
             raise StudyError("the folder exists already", where=str(out), hint="Name another.")
+        if out is not None and session.hosted:
+            raise StudyError(
+                "the weights of a hosted fine-tune stay with the provider",
+                where="fine_tune.route",
+                hint="Leave --out away; the tuned model is used by its name.",
+            )
         tuner = session.tuner(spec)
-        tuner.check()
+        tuner.check(asked=False)
+        if session.hosted:
+            refuse_unaffordable(session.study, tuner.forecast().usd, 0.0, 1)
         rate, _ = tuner.learning_rate()
         result, run = tuner.tune(rate, seeds_of(session.study)[0])
         if out is not None:

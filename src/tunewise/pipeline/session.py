@@ -13,7 +13,7 @@ from tunewise.candidates.build import BuildContext, default_candidates, training
 from tunewise.candidates.prompting import Limits, answer_limit, text_counter
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.data.documents import read_documents
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, TrainingError
 from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
 from tunewise.pipeline.engines import Engines
@@ -21,10 +21,12 @@ from tunewise.pipeline.prepare import Prepared, file_digests, read_rows
 from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.store import Store
 from tunewise.pipeline.tuning import Tuner
+from tunewise.report.document import TrainingRun
 from tunewise.scoring.registry import get_scorer
 from tunewise.study.loading import LoadedStudy
-from tunewise.study.prices import Prices, load_prices
+from tunewise.study.prices import Prices, load_prices, tuned_name
 from tunewise.study.schema import CandidateSpec
+from tunewise.training.job import TrainingResult
 from tunewise.workspace import StudyFolder, Workspace
 
 
@@ -114,7 +116,8 @@ class Session:
             self.train,
             has_documents=self.study.data.documents is not None,
             has_model=model is not None,
-            can_train=model is not None and parse_model(model, self.study.servers).is_local,
+            can_train=model is not None
+            and (self.hosted or parse_model(model, self.study.servers).is_local),
         )
         if not kinds:
             raise StudyError(
@@ -180,26 +183,82 @@ class Session:
         if spec.name in self._tuners:
             return self._tuners[spec.name]
         model = spec.model or self.study.model
-        if model is None or not parse_model(model, self.study.servers).is_local:
+        local = model is not None and parse_model(model, self.study.servers).is_local
+        if model is None or local == self.hosted:
+            route = self.study.fine_tune.route
             raise StudyError(
-                f"{model or 'no model'} cannot be fine-tuned by the local route",
+                f"{model or 'no model'} cannot be fine-tuned by the route {route!r}",
                 where=f"candidates: {spec.name}",
-                hint="Name a model with weights: a folder, a hub id, or tunewise/tiny.",
+                hint="Name a hosted model such as openai:MODEL, or set `fine_tune.route: local`."
+                if self.hosted
+                else "Name a model with weights: a folder, a hub id, or tunewise/tiny; models of "
+                "a server are tuned there (`fine_tune.route: openai` or azure).",
             )
         context = self.context(spec)
         shown = training_examples(
             spec, context=context, train=[*self.train, *self.dev], dev=self.dev
         )
         cut = len(self.train)
+        learnt = shown[:cut]
+        if self.study.fine_tune.method == "pretrain" and self._documents:
+            from tunewise.training.methods.pretrain import as_examples
+
+            learnt = as_examples(self._documents)
         folder = self.workspace.root / "studies" / self.study.name / "training"
-        tuner = Tuner(self.study, spec, shown[:cut], shown[cut:], folder, self.reporter)
+        tuner = Tuner(self.study, spec, learnt, shown[cut:], folder, self.reporter, self.prices)
         self._tuners[spec.name] = tuner
         return tuner
 
-    def tuned_engine(self, spec: CandidateSpec, adapter: Path | None, model: Path | None) -> Engine:
-        """The engine with an adapter on the candidate's model, or with a whole tuned model."""
+    def tune(
+        self,
+        spec: CandidateSpec,
+        learning_rate: float,
+        seed: int,
+        rows: Sequence[Example] | None = None,
+    ) -> tuple[TrainingResult, TrainingRun]:
+        """One training run to its end; what it cost is counted.
+
+        Raises:
+            TrainingError: it failed.
+            BudgetError: the study has now spent more than it may.
+        """
+        if self.hosted:
+            base = spec.model or self.study.model
+            assert base is not None
+            self.engines.metered(tuned_name(base))
+        result, run = self.tuner(spec).tune(learning_rate, seed, rows)
+        if self.hosted and self.prices is not None:
+            usd = self.prices.training_usd(run.route, run.model, run.seconds, run.tokens)
+            self.engines.pay(usd or 0.0)
+        return result, run
+
+    @property
+    def hosted(self) -> bool:
+        """Whether fine-tuning runs where the weights stay."""
+        return self.study.fine_tune.route in ("openai", "azure")
+
+    def tuned_engine(
+        self,
+        spec: CandidateSpec,
+        adapter: Path | None,
+        model: Path | None,
+        remote: str | None = None,
+    ) -> Engine:
+        """The engine with an adapter on the candidate's model, or with a whole tuned model.
+
+        Raises:
+            TrainingError: a hosted model that is not deployed.
+        """
         if model is not None:
             return self.engines.get(str(model))
         base = spec.model or self.study.model
         assert base is not None
+        if remote is not None:
+            return self.engines.get(remote, billed_as=tuned_name(base))
+        if self.hosted:
+            raise TrainingError(
+                f"{spec.name}: the tuned model cannot be asked until it is deployed",
+                where="fine_tune.hosted.deploy",
+                hint="Set it to true; it bills by the hour until the deployment is deleted.",
+            )
         return self.engines.get(base, adapter)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.data.chat import Example, canonical_hash
-from tunewise.errors import TrainingError
+from tunewise.errors import BudgetError, StudyError, TrainingError
+from tunewise.models.names import parse_model
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
 from tunewise.routes.base import Forecast, Route, open_route
+from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job import TrainingJob, TrainingResult
 
@@ -56,6 +58,7 @@ class Tuner:
         spec: the candidate.
         train, dev: rows as the tuned model will be asked (see ``training_examples``).
         folder: where training jobs of this study lie; each has its own folder, by content.
+        prices: what hosted training costs.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Tuner:
         dev: Sequence[Example],
         folder: Path,
         reporter: Reporter,
+        prices: Prices | None = None,
     ) -> None:
         self.study = study
         self.spec = spec
@@ -73,10 +77,11 @@ class Tuner:
         self.dev = dev
         self.folder = folder
         self.reporter = reporter
-        self.route: Route = open_route(study.fine_tune.route)
+        self.route: Route = open_route(study.fine_tune.route, servers=study.servers, prices=prices)
         model = spec.model or study.model
         assert model is not None
         self.model = model
+        self.on_this_machine = parse_model(model, study.servers).is_local
 
     def job(self, learning_rate: float, seed: int, rows: Sequence[Example]) -> TrainingJob:
         """The job for one run; equal jobs share a folder, so a finished one is found again."""
@@ -104,14 +109,19 @@ class Tuner:
             output=self.folder / identity[:16],
         )
 
-    def check(self) -> None:
+    def check(self, *, asked: bool = True) -> None:
         """Refuse, before anything is spent, what would train on broken labels.
+
+        Args:
+            asked: whether the tuned model will be asked afterwards.
 
         Raises:
             TrainingError: the label audit found an error; the message names rows.
         """
         findings = self.route.check(self.job(1e-4, seeds_of(self.study)[0], self.train))
-        errors = [f for f in findings if f.severity == "error"]
+        errors = [
+            f for f in findings if f.severity == "error" or (asked and f.code == "not_deployed")
+        ]
         if errors:
             first = errors[0]
             raise TrainingError(
@@ -135,12 +145,17 @@ class Tuner:
             default_learning_rates,
         )
 
-        given = self.study.fine_tune.learning_rate
+        fine_tune = self.study.fine_tune
+        given = fine_tune.learning_rate
         if isinstance(given, float):
             return given, []
+        if not self.on_this_machine:
+            return 1.0, []  # a hosted service has its own, and a factor on it
         effort = EFFORTS[self.study.effort]
         parameters = count_parameters(self.model)
-        values = given or list(default_learning_rates(parameters, self.study.fine_tune.adapter))
+        values = given or list(
+            default_learning_rates(parameters, fine_tune.adapter, fine_tune.method)
+        )
         job = self.job(values[len(values) // 2], seeds_of(self.study)[0], self.train)
         with self.reporter.task("learning rate") as progress:
             done = 0
@@ -179,28 +194,33 @@ class Tuner:
                     if event.get("event") == "step":
                         progress(int(event["step"]), int(event["total_steps"]))
 
-            result = _wait(handle, listen)
+            result = _wait(handle, listen, pause=self.on_this_machine)
         run = TrainingRun(
             candidate=self.spec.name,
             route=self.study.fine_tune.route,
             method=self.study.fine_tune.method,
             model=self.model,
             seed=seed,
-            learning_rate=learning_rate,
-            epochs=job.epochs,
+            learning_rate=learning_rate if self.on_this_machine else None,
+            epochs=result.config.get("epochs", job.epochs),
             steps=result.steps,
             tokens=result.tokens,
             seconds=round(result.seconds, 2),
-            peak_memory_mb=round(result.peak_memory_bytes / 1e6, 1),
-            tuned_model=str(result.adapter or result.model),
+            peak_memory_mb=round(result.peak_memory_bytes / 1e6, 1)
+            if self.on_this_machine
+            else None,
+            tuned_model=str(result.adapter or result.model or result.remote),
             train_loss=thinned([(i + 1, v) for i, v in enumerate(result.train_loss)]),
             dev_loss=[(s, v) for s, v in result.dev_loss],
         )
         return result, run
 
 
-def _wait(handle: Any, listen: Any) -> TrainingResult:
-    """Wait for a job, passing its events on; a Ctrl-C pauses it so that it can go on later."""
+def _wait(handle: Any, listen: Any, *, pause: bool) -> TrainingResult:
+    """Wait for a job, passing its events on; a Ctrl-C pauses it so that it can go on later.
+
+    A hosted job goes on by itself, and the same study finds it again.
+    """
     import time
 
     try:
@@ -211,8 +231,38 @@ def _wait(handle: Any, listen: Any) -> TrainingResult:
         result: TrainingResult = handle.result()
         return result
     except KeyboardInterrupt:
-        handle.pause()
+        if pause:
+            handle.pause()
         raise
+
+
+def refuse_unaffordable(study: Study, usd: float | None, spent: float, runs: float) -> None:
+    """Refuse training that costs more than ``costs.max_usd`` leaves, or an unknown amount.
+
+    Args:
+        usd: of one run on all rows, as forecast; None is unknown.
+        spent: by the study so far.
+        runs: how many, a run on a part of the rows counted as that part.
+
+    Raises:
+        BudgetError, StudyError: with what to do.
+    """
+    limit = study.costs.max_usd
+    if limit is None:
+        return
+    if usd is None:
+        raise StudyError(
+            "`costs.max_usd` is set, but what training costs is unknown",
+            where="costs.prices",
+            hint="Add the model under `training` in the price file, or remove `max_usd`.",
+        )
+    total = usd * runs
+    if total and total + spent > limit:
+        raise BudgetError(
+            f"fine-tuning would cost about {total:.2f} US dollars, the limit is {limit:.2f}",
+            where="costs.max_usd",
+            hint="Raise the limit, or lower `effort`.",
+        )
 
 
 def parts(train: Sequence[Example], sizes: Sequence[float]) -> list[list[Example]]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
 from tunewise.training.job import TrainingJob, TrainingResult
+
+if TYPE_CHECKING:
+    from tunewise.study.prices import Prices
+    from tunewise.study.schema import Server
 
 State = Literal["queued", "running", "paused", "interrupted", "succeeded", "failed", "cancelled"]
 Event = Mapping[str, Any]
@@ -127,15 +131,28 @@ class Route(Protocol):
         ...
 
 
+_BUILT_IN: Mapping[str, str] = {
+    "local": "tunewise.routes.local:LocalRoute",
+    "openai": "tunewise.routes.openai:OpenAIRoute",
+    "azure": "tunewise.routes.azure:AzureRoute",
+}
+
+
 def routes() -> dict[str, str]:
     """Names of all installed routes and where each comes from."""
-    found = {"local": "tunewise.routes.local:LocalRoute"}
+    found = dict(_BUILT_IN)
     found.update({e.name: e.value for e in entry_points(group="tunewise.routes")})
     return found
 
 
-def open_route(name: str) -> Route:
-    """The route called ``name``: the local one, or one of an entry point ``tunewise.routes``.
+def open_route(
+    name: str, *, servers: Mapping[str, Server] | None = None, prices: Prices | None = None
+) -> Route:
+    """The route called ``name``: a built-in one, or one of an entry point ``tunewise.routes``.
+
+    Args:
+        servers: the study's, for the hosted routes.
+        prices: what hosted training costs.
 
     Raises:
         TrainingError: there is none of that name, or it cannot be imported.
@@ -144,6 +161,14 @@ def open_route(name: str) -> Route:
         from tunewise.routes.local import LocalRoute
 
         return LocalRoute()
+    if name == "openai":
+        from tunewise.routes.openai import OpenAIRoute
+
+        return OpenAIRoute(servers, prices)
+    if name == "azure":
+        from tunewise.routes.azure import AzureRoute
+
+        return AzureRoute(servers, prices)
     for entry in entry_points(group="tunewise.routes", name=name):
         try:
             route: Route = entry.load()()

@@ -6,7 +6,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,17 +38,24 @@ class Places:
         name: of the file, as the user named it.
         lines: the line of each key in the file.
         overridden: keys that ``--set`` gave.
+        flags: the command line's flag, for keys that one gave.
     """
 
     name: str
     lines: Mapping[KeyPath, int]
     overridden: frozenset[KeyPath] = frozenset()
+    flags: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """``study.yaml:7: data.examples``, or ``--set data.examples``."""
+        """``study.yaml:7: data.examples``, ``--set data.examples``, or the flag."""
         key = dotted(path)
+        flag = next((f for n, f in self.flags.items() if path[: len(n)] == n), None)
+        if flag is not None:
+            return flag
         if self._set(path):
             return f"--set {key}"
+        if not self.lines:  # a study without a file
+            return f"{self.name}: {key}" if key else self.name
         return f"{self.name}:{self.line(path)}: {key}" if key else self.name
 
     def line(self, path: KeyPath) -> int:

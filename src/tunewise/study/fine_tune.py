@@ -144,6 +144,10 @@ def _reward(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class FineTune(Strict):
     """How to fine-tune."""
 
@@ -196,6 +200,11 @@ class FineTune(Strict):
         None, description="what grpo rewards, as a grader of OpenAI's fine-tuning API"
     )
     distill: Distill = Field(default_factory=Distill)
+    report_to: Annotated[list[str], BeforeValidator(_one_or_many)] = Field(
+        default_factory=list,
+        description="experiment trackers that follow a run on this machine: tensorboard, mlflow, "
+        "wandb, trackio; their own environment variables say where",
+    )
     hosted: Hosted = Field(default_factory=Hosted)
 
     @model_validator(mode="after")

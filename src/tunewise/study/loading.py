@@ -21,6 +21,9 @@ _HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?(:[\w.\[\]%-]+)?")
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _STEP = re.compile(r"[^.\[\]]+|\[\d+\]")
 
+Flags = Mapping[str, tuple[str, Any]]
+"""Flags of the command line: each with the study key that it stands for, and its value."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedStudy:
@@ -48,12 +51,15 @@ class LoadedStudy:
         return StudyError(error.message, where=self.places.where(path), hint=error.hint)
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> LoadedStudy:
+def load_study(
+    path: str | Path, overrides: Sequence[str] = (), flags: Flags | None = None
+) -> LoadedStudy:
     """Read, check and resolve a study file.
 
     Args:
         path: the YAML file. Relative paths inside it, and in overrides, are relative to it.
         overrides: ``KEY=VALUE`` pairs, see :func:`apply_overrides`.
+        flags: keys that flags of the command line give; they win.
 
     Raises:
         StudyError: with file, line, key and what was probably meant; up to five at once.
@@ -72,10 +78,46 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> LoadedStudy:
             where=f"{path}:{parsed.lines[()]}",
             hint="It begins with `name: my-study`.",
         )
-    raw = apply_overrides(parsed.value, overrides)
+    return _loaded(parsed.value, path, path.parent.absolute(), parsed.lines, overrides, flags)
+
+
+def study_from(
+    raw: Mapping[str, Any],
+    directory: Path,
+    label: str,
+    overrides: Sequence[str] = (),
+    flags: Flags | None = None,
+) -> LoadedStudy:
+    """A study that no file holds, checked and resolved as :func:`load_study` does.
+
+    Args:
+        raw: its keys, as a study file has them.
+        directory: what relative paths are relative to.
+        label: what errors call the study where neither a flag nor ``--set`` gave the key.
+        overrides, flags: as in ``load_study``.
+
+    Raises:
+        StudyError: naming the flag or key; up to five at once.
+    """
+    return _loaded(raw, Path(label), directory.absolute(), {}, overrides, flags)
+
+
+def _loaded(
+    value: Mapping[str, Any],
+    path: Path,
+    directory: Path,
+    lines: Mapping[KeyPath, int],
+    overrides: Sequence[str],
+    flags: Flags | None,
+) -> LoadedStudy:
+    raw = apply_overrides(value, overrides)
     changed = frozenset(_steps(o.partition("=")[0], raw) for o in overrides)
-    places = Places(str(path), parsed.lines, changed)
-    directory = path.parent.absolute()
+    by_key: dict[KeyPath, str] = {}
+    for flag, (key, given) in (flags or {}).items():
+        steps = _steps(key, raw)
+        _set(raw, steps, given)
+        by_key[steps] = flag
+    places = Places(str(path), lines, changed, by_key)
     study = _checked(raw, places)
     _checked_numbers(study, places)
     _checked_primary(study, places)
@@ -104,16 +146,20 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
                 where="--set",
                 hint="For instance: --set fine_tune.epochs=2",
             )
-        current: Any = changed
-        for number, step in enumerate(steps[:-1]):
-            current = _inside(current, step, steps[: number + 1])
-        if isinstance(current, list) and _in_range(current, steps[-1]):
-            current[int(steps[-1])] = parse_value(text)
-        elif isinstance(current, dict) and isinstance(steps[-1], str):
-            current[steps[-1]] = parse_value(text)
-        else:
-            raise _leads_nowhere(steps)
+        _set(changed, steps, parse_value(text))
     return changed
+
+
+def _set(raw: Any, steps: KeyPath, value: Any) -> None:
+    current: Any = raw
+    for number, step in enumerate(steps[:-1]):
+        current = _inside(current, step, steps[: number + 1])
+    if isinstance(current, list) and _in_range(current, steps[-1]):
+        current[int(steps[-1])] = value
+    elif isinstance(current, dict) and isinstance(steps[-1], str):
+        current[steps[-1]] = value
+    else:
+        raise _leads_nowhere(steps)
 
 
 def json_schema() -> dict[str, Any]:
