@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tunewise import __version__
-
-if TYPE_CHECKING:
-    from tunewise.cli.progress import TerminalReporter
+from tunewise.cli.options import JsonOption, QuietOption, SetOption, WorkspaceOption, reporter_of
+from tunewise.cli.serve import serve, server
+from tunewise.cli.train import TRAIN_EXAMPLE, train
 
 app = typer.Typer(
     name="tunewise",
@@ -23,21 +23,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(server, name="server")
+
 GATE_EXIT_CODES = {"FINE_TUNE": 0, "DO_NOT_FINE_TUNE": 10, "UNDECIDED": 11, "INVALID": 12}
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study file (YAML).", metavar="STUDY")]
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="Where results lie. [default: $TUNEWISE_HOME or .tunewise]"),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a key of the study, e.g. effort=quick."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 def _version(show: bool) -> None:
@@ -76,7 +66,7 @@ def demo(
     from tunewise.cli.show import show_demo
     from tunewise.demo import run_demo
 
-    show_demo(run_demo(kinds or [], directory, seed, _reporter(quiet)), json_output)
+    show_demo(run_demo(kinds or [], directory, seed, reporter_of(quiet)), json_output)
 
 
 @app.command(epilog="Example: tunewise init rows.jsonl   then: tunewise run study.yaml")
@@ -110,19 +100,28 @@ def audit(
     model: Annotated[
         str, typer.Option("--model", help="Whose tokenizer counts with --tokens.")
     ] = "tunewise/tiny",
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="With --tokens: write them as a page."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Look for broken rows, leaks, duplicates, personal data."""
     from tunewise.cli.show import show_audit, show_tokens
 
     if tokens is not None:
-        from tunewise.pipeline.audits import row_tokens
+        from tunewise.pipeline.audits import row_tokens, write_token_page
 
-        show_tokens(row_tokens(data, tokens, model))
+        row = row_tokens(data, tokens, model)
+        if html is not None:
+            write_token_page(row, model, html)
+        show_tokens(row, html)
         return
+    if html is not None:
+        raise typer.BadParameter("goes with --tokens ROW", param_hint="--html")
     from tunewise.pipeline.audits import audit_files
 
-    outcome = audit_files(data, test=test, fix=fix, reporter=_reporter(json_output))
+    outcome = audit_files(data, test=test, fix=fix, reporter=reporter_of(json_output))
     show_audit(outcome, data, fix, json_output)
 
 
@@ -154,7 +153,7 @@ def run(
     from tunewise.workspace import Workspace
 
     loaded = load_study(study, overrides=overrides or [])
-    reporter = _reporter(quiet or json_output)
+    reporter = reporter_of(quiet or json_output)
     if dry_run:
         show_plan(plan_study(loaded, Workspace(workspace), reporter), json_output)
         return
@@ -184,38 +183,34 @@ def report(
     show_outcome(report_study(loaded, Workspace(workspace)), json_output)
 
 
-@app.command(epilog="Example: tunewise forecast study.yaml")
+@app.command(epilog="Example: tunewise forecast study.yaml --explain")
 def forecast(
     study: StudyArgument,
     overrides: SetOption = None,
     workspace: WorkspaceOption = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="What training would use, each default with its reason."),
+    ] = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """What a run would take: time, memory, money."""
+    if explain:
+        from tunewise.cli.show_training import show_settings
+        from tunewise.pipeline.run import explain_study
+        from tunewise.study.loading import load_study
+        from tunewise.workspace import Workspace
+
+        loaded = load_study(study, overrides=overrides or [])
+        reporter = reporter_of(quiet or json_output)
+        found = explain_study(loaded, Workspace(workspace), reporter, alone=False)
+        show_settings(found, json_output)
+        return
     run(study, overrides, workspace, dry_run=True, json_output=json_output, quiet=quiet)
 
 
-@app.command(epilog="Example: tunewise train study.yaml --set fine_tune.epochs=2")
-def train(
-    study: StudyArgument,
-    overrides: SetOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Copy the tuned weights to this folder.")
-    ] = None,
-    workspace: WorkspaceOption = None,
-    json_output: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Fine-tune only: no baselines, no test, no verdict."""
-    from tunewise.cli.show import show_training
-    from tunewise.pipeline.run import train_study
-    from tunewise.study.loading import load_study
-    from tunewise.workspace import Workspace
-
-    loaded = load_study(study, overrides=overrides or [])
-    reporter = _reporter(quiet or json_output)
-    show_training(train_study(loaded, Workspace(workspace), reporter, out), json_output)
+app.command(epilog=f"Example: {TRAIN_EXAMPLE}")(train)
 
 
 @app.command(epilog='Example: tunewise chat tunewise/tiny --message "Hello"')
@@ -234,6 +229,9 @@ def chat(
     from tunewise.cli.talk import talk
 
     talk(model, adapter, system, message, max_tokens)
+
+
+app.command(epilog="Example: tunewise serve --port 8900")(serve)
 
 
 @app.command(epilog="Example: tunewise routes")
@@ -273,10 +271,3 @@ def clean(
     from tunewise.workspace import Workspace
 
     show_clean(Workspace(workspace), keep=keep, delete=yes)
-
-
-def _reporter(quiet: bool) -> TerminalReporter:
-    from tunewise.cli.output import Output
-    from tunewise.cli.progress import TerminalReporter
-
-    return TerminalReporter(Output(stderr=True), quiet=quiet)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from tunewise.pipeline.audits import AuditOutcome, RowTokens
     from tunewise.pipeline.propose import Written
     from tunewise.pipeline.run import Outcome, Plan, PlannedCandidate
-    from tunewise.report.document import TrainingRun
     from tunewise.workspace import Workspace
 
 _STYLES = {
@@ -133,15 +131,20 @@ def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bo
         )
 
 
-def show_tokens(row: RowTokens) -> None:
-    """One row's tokens: what is learnt in colour, what is only read dim."""
+def show_tokens(row: RowTokens, page: Path | None = None) -> None:
+    """One row's tokens: what is learnt in colour, what is only read dim; or where its page lies."""
     console = Output()
+    learnt = sum(1 for _, weight in row.tokens if weight)
+    summary = f"{visible(row.id)}: {len(row.tokens)} tokens, {learnt} learnt"
+    if page is not None:
+        console.print(f"{summary}. Page: {page}", markup=False, soft_wrap=True, highlight=False)
+        return
     text = Text()
     for token, weight in row.tokens:
-        text.append(token.replace("\n", "⏎\n"), style="bold green" if weight else "dim")
-    learnt = sum(1 for _, weight in row.tokens if weight)
+        shown = visible(token.replace("\n", "⏎\n"))
+        text.append(shown, style="bold green" if weight else "dim")
     console.print(text)
-    console.print(f"\n{row.id}: {len(row.tokens)} tokens, {learnt} learnt (green).", markup=False)
+    console.print(f"\n{summary} (green).", markup=False)
 
 
 def show_plan(plan: Plan, as_json: bool) -> None:
@@ -175,34 +178,12 @@ def _training(one: PlannedCandidate) -> str:
     if one.training is None:
         return "–"
     seconds, memory = one.training["seconds"], one.training["peak_memory_bytes"]
-    parts = [f"{one.runs} ×"]
-    parts.append(fmt.duration(seconds) if seconds is not None else "unknown time")
+    parts = [fmt.duration(seconds) if seconds is not None else "unknown time"]
     if memory is not None:
         parts.append(fmt.memory(memory / 1e6))
-    return " ".join(parts)
-
-
-def show_training(runs: Iterable[TrainingRun], as_json: bool) -> None:
-    """What was trained."""
-    if as_json:
-        _print_json([run.model_dump(mode="json") for run in runs])
-        return
-    console = Output()
-    for run in runs:
-        console.print(
-            f"[bold]{run.candidate}[/bold]: {run.steps} steps, "
-            f"{fmt.duration(run.seconds)}, learning rate {run.learning_rate:g}",
-            highlight=False,
-        )
-        if run.dev_loss:
-            losses = " → ".join(f"{loss:.3f}" for _, loss in run.dev_loss)
-            console.print(f"dev loss {losses}")
-        console.print(f"weights: {run.tuned_model}", soft_wrap=True, highlight=False)
-        console.print(
-            f"Try it: tunewise chat {run.model} --adapter {run.tuned_model}",
-            soft_wrap=True,
-            highlight=False,
-        )
+    usd = one.training["usd"]
+    parts.append(fmt.money(usd) if usd is not None else "money unknown")
+    return f"{one.runs} × {', '.join(parts)}"
 
 
 def show_routes() -> None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.utils import generate_unique_id
 from starlette.middleware.cors import CORSMiddleware
 
 from tunewise import __version__
@@ -66,6 +68,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
     )
     app.state.tunewise = state
     install(app)
@@ -82,3 +85,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
             expose_headers=["x-request-id"],
         )
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """In the description of the API; two routes may share name and path, and the first is taken."""
+    return f"{generate_unique_id(route)}_{route.endpoint.__module__.rpartition('.server.')[2]}"

@@ -31,6 +31,9 @@ from tunewise.server.tables import File
 from tunewise.workspace import write_json_atomic
 
 EVERY_SECONDS = 0.25
+"""Between two looks at the workers, while there are any."""
+IDLE_SECONDS = 5.0
+"""Between two looks while there are none: whoever changes a job rings the bell."""
 RETRY_SECONDS = 5.0
 """Until the next look where one failed, for instance because the disk is full."""
 STOP_SECONDS = 10.0
@@ -89,31 +92,33 @@ class JobQueue:
         """Where everything of a job lies."""
         return self._folder / job_id
 
-    def _repeat(self, target: Callable[[], None], bell: threading.Event) -> None:
+    def _repeat(self, target: Callable[[], bool], bell: threading.Event) -> None:
+        """Call ``target``, which says whether there is something to look after, for ever."""
         while not self._stopping.is_set():
             bell.clear()
-            seconds = EVERY_SECONDS
             try:
-                target()
+                seconds = EVERY_SECONDS if target() else IDLE_SECONDS
             except Exception:
                 if not self._stopping.is_set():
                     log.exception("the queue of jobs failed; it tries again")
                 seconds = RETRY_SECONDS
             bell.wait(seconds)
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
         with reading(self._state.sessions) as session:
             active = session.scalars(select(Job.id).where(Job.has_worker)).all()
         failure: Exception | None = None
+        busy = bool(active)
         for job_id in active:
             try:
                 self._look_after(job_id)
             except Exception as error:  # one job's trouble is not the others'
                 failure = error
         while not self._stopping.is_set() and self._start_next():
-            pass
+            busy = True
         if failure is not None:
             raise failure
+        return busy
 
     def _look_after(self, job_id: str) -> None:
         worker = self._workers.setdefault(job_id, Worker(self.folder(job_id)))
@@ -239,19 +244,20 @@ class JobQueue:
         assert digest is not None
         return self._state.blobs.path(digest)
 
-    def _check_next(self) -> None:
-        """Check the files of jobs that are new, the oldest first."""
+    def _check_next(self) -> bool:
+        """Check the files of jobs that are new, the oldest first; none is left then."""
         while not self._stopping.is_set():
             with reading(self._state.sessions) as session:
                 job = session.scalar(
                     select(Job).where(Job.status == "validating_files").order_by(Job.seq).limit(1)
                 )
                 if job is None:
-                    return
+                    return False
                 files = [job.training_file, job.validation_file]
                 paths = [None if f is None else self._blob(session, f) for f in files]
             if check(self._state, job, paths[0], paths[1]):
                 self._wake.set()
+        return False
 
 
 def next_job(session: Session, workers: int, per_project: int) -> Job | None:

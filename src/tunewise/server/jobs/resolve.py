@@ -43,8 +43,8 @@ def resolve(session: Session, caller: Caller, name: str) -> ModelRef:
     """The weights behind a name in a request: a model's, in either dialect, or a deployment's.
 
     Raises:
-        ApiError: 404 ``model_not_found`` with the names that there are; 503 while a deployment of
-            this name is being made.
+        ApiError: 404 ``model_not_found`` with the names that there are, or as ``our_name`` says
+            of deployments that are not ready.
     """
     found = _find(session, caller, our_name(session, caller.project, name))
     if found is None:

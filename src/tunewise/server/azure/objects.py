@@ -1,0 +1,87 @@
+"""Files, jobs, events, checkpoints and models in Azure's shapes (authoring API 2024-06-01).
+
+Each is OpenAI's object with Azure's words in it, so that either client reads it; what is null is
+left out, since Azure's schema knows no null.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunewise.server.azure.names import checkpoint_id, model_name
+from tunewise.server.jobs import schema
+from tunewise.server.jobs.hyperparameters import AUTO
+from tunewise.server.jobs.story import model_name as our_model_name
+from tunewise.server.jobs.tables import Job, JobEvent, TunedModel
+
+STATUSES = {"validating_files": "created", "queued": "pending"}
+"""Azure's words for the statuses that have others; ``notRunning`` has no equal here."""
+LEVELS = {"warn": "warning"}
+
+NEVER = 4102444800
+"""1 January 2100: the schema wants a date of retirement, and nothing is retired here."""
+
+
+def job_object(job: Job, organization: str) -> dict[str, Any]:
+    """A job as ``FineTuningJob``; ``auto`` is -1."""
+    shown = schema.job_object(job, organization)
+    shown["status"] = STATUSES.get(job.status, job.status)
+    shown["organisation_id"] = organization
+    shown["suffix"] = shown.pop("user_provided_suffix")
+    shown["hyperparameters"] = {
+        name: -1 if value == AUTO else value for name, value in shown["hyperparameters"].items()
+    }
+    if job.fine_tuned_model is not None:
+        shown["fine_tuned_model"] = model_name(job)
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+def event_object(event: JobEvent, job: Job, organization: str) -> dict[str, Any]:
+    """An event as ``FineTuningJobEvent``; models in its text have Azure's names."""
+    shown = schema.event_object(event)
+    shown["level"] = LEVELS.get(event.level, event.level)
+    ours = our_model_name(job, organization)  # checkpoints' names begin with it in both dialects
+    shown["message"] = event.message.replace(ours, model_name(job))
+    return shown
+
+
+def checkpoint_object(model: TunedModel, job: Job) -> dict[str, Any]:
+    """A checkpoint as ``FineTuningJobCheckpoint``."""
+    shown = schema.checkpoint_object(model)
+    shown["id"] = checkpoint_id(model.id)
+    shown["fine_tuned_model_checkpoint"] = model_name(job, model.step)
+    return shown
+
+
+def model_object(
+    name: str, created: int, owner: str, *, tuned: TunedModel | None = None
+) -> dict[str, Any]:
+    """A model as ``Model``.
+
+    Args:
+        name: as Azure's programs shall write it.
+        created: seconds since 1970.
+        tuned: its row; None for a base model.
+    """
+    shown: dict[str, Any] = {
+        "object": "model",
+        "id": name,
+        "created_at": created,
+        "created": created,
+        "owned_by": owner,
+        "status": "succeeded",
+        "capabilities": {
+            "fine_tune": tuned is None,
+            "inference": True,
+            "completion": True,
+            "chat_completion": True,
+            "embeddings": True,
+        },
+        "lifecycle_status": "generally-available",
+        "deprecation": {"inference": NEVER},
+    }
+    if tuned is None:
+        shown["deprecation"]["fine_tune"] = NEVER
+    else:
+        shown |= {"model": tuned.model, "fine_tune": tuned.job_id}
+    return shown
