@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -161,21 +159,6 @@ def test_statuses(session: Session, ours: str, theirs: str) -> None:
     shown = objects.job_object(job, "acme")
     assert shown["status"] == theirs and None not in shown.values()
     assert set(shown["hyperparameters"].values()) == {-1}
-
-
-def test_a_database_from_before_deployments(tmp_path: Path) -> None:
-    path = tmp_path / "tunewise.db"
-    open_database(f"sqlite:///{path}").kw["bind"].dispose()
-    with closing(sqlite3.connect(path)) as old:
-        old.executescript(
-            "DROP TABLE deployments; DROP TABLE checkpoint_copies;"
-            "UPDATE alembic_version SET version_num = '0001'"
-        )
-    sessions = open_database(f"sqlite:///{path}")
-    with sessions() as opened:
-        assert opened.query(Deployment).count() == 0
-    sessions.kw["bind"].dispose()
-    assert (tmp_path / "tunewise.db.before-0002").is_file()
 
 
 def test_a_server_goes_on_deploying_where_a_killed_one_was(tmp_path: Path) -> None:
