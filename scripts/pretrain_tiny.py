@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU processes of one thread each")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--tokens-per-step", type=int, default=2048)
+    parser.add_argument("--tokens-per-step", type=int, default=4608)
     parser.add_argument("--smoke", action="store_true", help="a few steps at tiny sizes")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
@@ -53,7 +53,7 @@ def work(args: argparse.Namespace, team: Team) -> None:
     import torch
     from tokenizers import Tokenizer
 
-    from tiny import card, network, tokens
+    from tiny import card, network
     from tiny.loop import Plan, State, train
 
     device = (
@@ -62,13 +62,11 @@ def work(args: argparse.Namespace, team: Team) -> None:
     shape = (
         {"width": 64, "layers": 2, "heads": 4, "inner": 64}
         if args.smoke
-        else {"width": 256, "layers": 4, "heads": 8, "inner": 384}
+        else {"width": 256, "layers": 4, "heads": 8, "inner": 768}
     )
     folder: Path = args.out / ".work"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    frame = tokens.frame_tokens(tokenizer)[: shape["width"] // 3]
-    size = tokenizer.get_vocab_size()
-    model = network.build(size, CONTEXT, seed=args.seed, frame=frame, **shape)
+    model = network.build(tokenizer.get_vocab_size(), CONTEXT, seed=args.seed, **shape)
     if team.rank == 0:
         print(
             json.dumps(
@@ -112,15 +110,16 @@ def main() -> None:
     args = arguments()
     import torch
 
-    from tiny import team, tokens
+    from tiny import team, vocabulary
 
     folder = args.out / ".work"
     folder.mkdir(parents=True, exist_ok=True)
     held = folder / "tokenizer.json"
     if not ((args.resume or args.export_only) and held.exists()):
-        tokens.train_tokenizer(args.seed, 512 if args.smoke else 2048).save(str(held))
+        vocabulary.build_tokenizer().save(str(held))
     on_gpu = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
-    alone = on_gpu or args.smoke or args.export_only
+    alone = on_gpu or args.smoke or args.export_only or args.threads == 1
+    torch.set_num_threads(1 if args.threads == 1 else torch.get_num_threads())
     team.run(1 if alone else args.threads, partial(work, args))
 
 

@@ -28,6 +28,7 @@ def test_commands_in_the_readme_exist() -> None:
     from tunewise.cli.app import app
 
     known = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     text = "".join(p.read_text("utf-8") for p in pages)
     named = set(re.findall(r"(?:^|`)tunewise ([a-z]+)\b", text, re.MULTILINE))

@@ -192,9 +192,9 @@ def test_train_alone_copies_the_weights(
     study: Path, done: tuple[Workspace, Outcome], tmp_path: Path
 ) -> None:
     out = tmp_path / "tuned"
-    runs = train_study(load_study(study), done[0], SilentReporter(), out)
+    tuned = train_study(load_study(study), done[0], SilentReporter(), out)
     assert (out / "adapter_model.safetensors").is_file()
-    assert runs[0].tuned_model == str(out)
+    assert tuned.run.tuned_model == str(out)
 
 
 def test_standard_effort_draws_a_curve_and_trains_several_seeds(

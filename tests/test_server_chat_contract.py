@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
+from contract_support import load, tried
 from server_support import Running, running_server
-
-schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
-
-from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from schemathesis.checks import not_a_server_error  # noqa: E402
-from schemathesis.specs.openapi.checks import response_schema_conformance  # noqa: E402
 
 MODEL = "tunewise/tiny"
 CASES = 12
@@ -51,10 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def document(shared: Path) -> Any:
-    path = shared / "spec" / "openai-fine-tuning.openapi.json"
-    if not path.is_file():
-        pytest.skip("OpenAI's description is not here")
-    return schemathesis.openapi.from_path(path)
+    return load(shared)
 
 
 def _possible(body: Any, *, plain: bool) -> Any:
@@ -90,52 +80,15 @@ def _known(value: Any) -> Any:
     return int(abs(value)) % 2048 if isinstance(value, int | float) else value or "a"
 
 
-def _check(case: Any, running: Running) -> int:
-    answer = case.call(
-        base_url=running.base_url,
-        headers={"Authorization": f"Bearer {running.key}"},
-        timeout=300,
-    )
-    case.validate_response(answer, checks=[not_a_server_error])
-    if answer.status_code >= 400:
-        error = answer.json()["error"]
-        assert set(error) == {"message", "type", "param", "code"}, error
-        assert error["message"]
-    elif "text/event-stream" in answer.headers["content-type"][0]:
-        events = answer.content.decode().split("\n\n")
-        assert events[-2:] == ["data: [DONE]", ""]
-        for event in events[:-2]:
-            assert "error" not in json.loads(event.removeprefix("data: "))
-    else:
-        case.validate_response(answer, checks=[response_schema_conformance])
-    return int(answer.status_code)
-
-
-def _run(operation: Any, running: Running, cases: int) -> Counter[int]:
-    seen: Counter[int] = Counter()
-
-    @settings(
-        max_examples=cases,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=operation.as_strategy(), plain=st.booleans())
-    def test(case: Any, plain: bool) -> None:
-        case.body = _possible(case.body, plain=plain)
-        seen[_check(case, running)] += 1
-
-    test()
-    return seen
+def _small(case: Any, draw: Any) -> None:
+    case.body = _possible(case.body, plain=draw(st.booleans()))
 
 
 @pytest.mark.parametrize(("path", "method"), WRITING)
 def test_what_is_written_keeps_the_contract(
     document: Any, server: Running, path: str, method: str
 ) -> None:
-    seen = _run(document[path][method], server, CASES)
+    seen = tried(document[path][method], server, CASES, _small)
     assert seen[200] >= 2, f"too few were answered to prove anything: {seen}"
 
 
@@ -143,4 +96,4 @@ def test_what_is_written_keeps_the_contract(
 def test_what_is_read_keeps_the_contract(
     document: Any, server: Running, path: str, method: str
 ) -> None:
-    assert sum(_run(document[path][method], server, 5).values()) >= 3
+    assert sum(tried(document[path][method], server, 5, _small).values()) >= 3

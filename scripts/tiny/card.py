@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from tiny import evaluate, forms
-from tiny.loop import GATE, LOOK_UP_GATE, Plan, State
-from tiny.tokens import Encoder, save_tokenizer
+from tiny.loop import GATE, SYMBOLS_GATE, Plan, State
+from tiny.tokens import Encoder
+from tiny.vocabulary import save_tokenizer
 
 TARGETS = {
     "answer from 1-6 statements": 0.9,
@@ -139,7 +140,7 @@ def card(
         + "; ".join(f"{n} ({scores[n]:.1%} of {TARGETS[n]:.0%})" for n in missed)
         + "."
     )
-    place = "a GPU" if device == "cuda" else "two CPU cores shared with other work"
+    place = "a GPU" if device == "cuda" else "one CPU core"
     facts: dict[str, Any] = {
         "parameters": f"{parameters:,}",
         "seed": plan.seed,
@@ -168,17 +169,20 @@ not stated, and follows a named answer form; how well, the table below says.
 
 Demonstrations and tests of Tunewise on a laptop: a base model on which prompting, retrieval and
 fine-tuning each change something, small enough to ship. It is **not** a language model to use: it
-has no knowledge, a vocabulary of some 2,000 tokens, and English only in the sentence frames of its
+has no knowledge, a vocabulary of some 2,600 tokens, and English only in the sentence frames of its
 generator.
 
 ## How it was trained
 
 `scripts/pretrain_tiny.py` draws names, places, goods and numbers from syllables, so that nothing
-can be memorised; one invented word in eight is kept for evaluation. The stages: repeated random
-tokens until {GATE:.0%} of repeats are predicted, then plain look-ups until {LOOK_UP_GATE:.0%} of
-them are right, then more phrasings and answer forms, then longer contexts. Two layers start from
-weights that already hold a rough copying circuit, which saves most of the time the first stage
-would take. In the loss answers weigh 1, and prompts (a part of their tokens) {plan.prompt_weight}.
+can be memorised; one invented word in eight is kept for evaluation. The tokenizer cuts every
+invented word into two tokens and leaves every listed word whole. The stages: repeated random tokens
+until {GATE:.0%} of repeats are predicted; look-ups and patterns over random tokens until
+{SYMBOLS_GATE:.0%} of the look-ups are right; then language, in more and more phrasings and answer
+forms; then longer contexts. Two heads of the first layer start by looking at the token before,
+which saves most of the time the first stage would take. In the loss answers weigh 1, and prompts (a
+part of their tokens) {plan.prompt_weight}. AdamW at {plan.rate:g}, {plan.tokens_per_step:,} tokens
+a step.
 {note}
 Chat format: ChatML-like, no default system prompt; `<|im_end|>` ends a turn, `<|endoftext|>` pads.
 
@@ -200,11 +204,11 @@ that training never showed.
 
 ## Again, or longer
 
-    python scripts/pretrain_tiny.py --out DIR --minutes 75 --seed {plan.seed} --threads 2
+    python scripts/pretrain_tiny.py --out DIR --steps {state.step} --seed {plan.seed} --threads 1
 
 With a GPU for an hour, the same script takes larger steps:
 
-    python scripts/pretrain_tiny.py --out DIR --steps 30000 --tokens-per-step 16384 \\
+    python scripts/pretrain_tiny.py --out DIR --steps 20000 --tokens-per-step 18432 \\
         --seed {plan.seed} --device cuda
 """
 

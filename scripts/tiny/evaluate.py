@@ -69,13 +69,9 @@ MAKERS: dict[str, Maker] = {
     "held-out task: settings look-up": held_out.settings,
     "held-out task: ask for the entity": held_out.reverse,
 }
-FIRST = {
-    "records": ("records", "first patterns"),
-    "look up": ("first look-ups", "first patterns"),
-}
+FIRST = ("records", "first look-ups", "first patterns")
 QUICK = (
-    "records",
-    *FIRST["look up"],
+    "first look-ups",
     "answer from 1-6 statements",
     "answer from 10 statements",
     "refuse what is not stated",
@@ -91,9 +87,32 @@ QUICK = (
 def repeats(model: LlamaForCausalLM, encoder: Encoder, device: str) -> float:
     """Share of repeated random tokens that are predicted once a run has been seen twice."""
     rng = Random(99)
-    rows = torch.tensor([encoder.repeated(rng, 96)[0] for _ in range(16)], device=device)
+    rows = torch.tensor([encoder.symbols.repeated(rng, 96)[0] for _ in range(16)], device=device)
     guess = model(input_ids=rows).logits.argmax(-1)
     return float((guess[:, 60:-1] == rows[:, 61:]).float().mean())
+
+
+@torch.no_grad()
+def symbols(model: LlamaForCausalLM, encoder: Encoder, device: str) -> dict[str, float]:
+    """Share of the trained tokens of symbolic look-ups and patterns that are predicted."""
+    shares = {}
+    for name, draw in (
+        ("look_ups", encoder.symbols.look_ups),
+        ("pattern", encoder.symbols.pattern),
+    ):
+        rng = Random(98)
+        right = total = 0
+        for ids, weights in (draw(rng) for _ in range(48)):
+            row = torch.tensor([ids], device=device)
+            hit = model(input_ids=row).logits[0, :-1].argmax(-1) == row[0, 1:]
+            counted = torch.tensor(weights[1:], device=device) > 0
+            # an answer's end is easy; what counts is what had to be found
+            closing = torch.tensor([t in encoder.symbols.closing for t in ids[1:]], device=device)
+            counted &= ~closing
+            right += int((hit & counted).sum())
+            total += int(counted.sum())
+        shares[name] = round(right / total, 3)
+    return shares
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from tiny.tokens import Encoder, tensors
 
 GATE = 0.9
 """Repeats must be predicted this well before look-ups start."""
-LOOK_UP_GATE = 0.75
-"""The plainest look-ups must be answered this well before the language around them varies."""
+SYMBOLS_GATE = 0.7
+"""Look-ups over random tokens must be answered this well before language takes their place."""
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,19 @@ class Plan:
     seed: int
     minutes: float | None
     steps: int | None
-    tokens_per_step: int = 2048
-    rate: float = 1.2e-3
-    warm_up: int = 120
-    look_up_latest: float = 0.3
-    language_latest: float = 0.6
+    tokens_per_step: int = 4608
+    rate: float = 2e-3
+    warm_up: int = 100
+    language_latest: float = 0.4
     long_at: float = 0.7
     lengths: tuple[tuple[str, tuple[int, ...]], ...] = (
         ("repeat", (96,)),
-        ("records", (160,)),
-        ("look up", (192,)),
+        ("symbols", (192,)),
         ("language", (256, 256, 384)),
-        ("long", (384, 512, 768)),
+        ("long", (256, 384, 512)),
     )
     longest_at: float = 0.85
     longest: int = 2048
-    step_shares: tuple[tuple[str, float], ...] = (
-        ("repeat", 0.75),
-        ("records", 0.6),
-        ("look up", 0.5),
-        ("language", 0.75),
-        ("long", 1.0),
-    )
     prompt_weight: float = 0.25
     check_every: int = 100
     save_every: int = 250
@@ -90,14 +81,12 @@ def optimisers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimiz
     ]
 
 
-def stage_of(plan: Plan, current: str, progress: float, repeats: float, first: float) -> str:
+def stage_of(plan: Plan, current: str, progress: float, repeats: float, found: float) -> str:
     """The stage a run should be in, from what is predicted so far; it never goes back."""
     wanted = current
     if current == "repeat" and repeats >= GATE:
-        wanted = "records"
-    if current == "records" and (first >= LOOK_UP_GATE or progress >= plan.look_up_latest):
-        wanted = "look up"
-    if current == "look up" and (first >= LOOK_UP_GATE or progress >= plan.language_latest):
+        wanted = "symbols"
+    if current == "symbols" and (found >= SYMBOLS_GATE or progress >= plan.language_latest):
         wanted = "language"
     if current == "language" and progress >= plan.long_at:
         wanted = "long"
@@ -117,11 +106,10 @@ def make_batch(
     length = rng.choice(dict(plan.lengths)[stage])
     if stage == "long" and progress >= plan.longest_at and rng.random() < 0.15:
         length = plan.longest
-    count = max(1, int(plan.tokens_per_step * dict(plan.step_shares)[stage]) // length)
+    count = max(1, plan.tokens_per_step // length)
     if stage == "repeat":
-        return tensors([encoder.repeated(rng, length) for _ in range(count)])
-    repeats = {"records": 0.1, "look up": 0.1, "language": 0.06, "long": 0.03}[stage]
-    return tensors([encoder.row(rng, Mixer(stage), length, repeats) for _ in range(count)])
+        return tensors([encoder.symbols.repeated(rng, length) for _ in range(count)])
+    return tensors([encoder.row(rng, Mixer(stage), length) for _ in range(count)])
 
 
 def loss_of(
@@ -225,16 +213,15 @@ def _check(
         "loss": round(sum(running) / len(running), 3),
         "repeats": round(repeats, 3),
     }
-    first = 0.0
-    if state.stage in ("records", "look up"):
-        found = [
-            evaluate.score(model, encoder, name, 60, device) for name in evaluate.FIRST[state.stage]
-        ]
-        entry["first"] = [round(value, 3) for value in found]
-        first = min(found)
+    found = 0.0
+    if state.stage == "symbols":
+        symbols = evaluate.symbols(model, encoder, device)
+        found = symbols["look_ups"]
+        first = {n: evaluate.score(model, encoder, n, 40, device) for n in evaluate.FIRST}
+        entry["symbols"] = symbols | first
     elif state.stage != "repeat" and state.step % (3 * plan.check_every) == 0:
         entry["scores"] = evaluate.quick(model, encoder, device)
-    state.stage = stage_of(plan, state.stage, progress, repeats, first)
+    state.stage = stage_of(plan, state.stage, progress, repeats, found)
     state.log.append(entry)
     print(json.dumps({**entry, "minutes": round(state.seconds / 60, 1)}), flush=True)
 

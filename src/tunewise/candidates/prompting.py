@@ -112,8 +112,15 @@ class Prompting:
         )
 
     def training_example(self, example: Example, *, passages: Sequence[Passage] = ()) -> Example:
-        """The row as the tuned model will be asked, with its answer: what a trainer should see."""
-        messages = self.messages(example, passages=passages)
+        """The row as the tuned model will be asked, with its answer: what a trainer should see.
+
+        How much its earlier messages weigh in the loss stays; a request has no place for that.
+        """
+        messages = list(self.messages(example, passages=passages))
+        turns = [m for m in example.prompt if m.get("role") not in _SYSTEM_ROLES]
+        for place, turn in enumerate(turns, len(messages) - len(turns)):
+            if "weight" in turn:
+                messages[place] = {**messages[place], "weight": turn["weight"]}
         target = (example.target,) if example.target is not None else ()
         return replace(example, messages=(*messages, *target))
 

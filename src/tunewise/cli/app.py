@@ -61,7 +61,7 @@ def demo(
 ) -> None:
     """Three studies offline; each another way wins.
 
-    Fine-tuning wins one, retrieval one, and a plain classifier ends the third.
+    Fine-tuning wins one, retrieval another, and shown examples the third.
     """
     from tunewise.cli.show import show_demo
     from tunewise.demo import run_demo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,20 +43,34 @@ def read_documents(path: str | Path, *, encoding: str | None = None) -> list[Doc
     Raises:
         DataError: nothing is there, a row has no text, or two documents have one id.
     """
+    return list(stream_documents(path, encoding=encoding))
+
+
+def stream_documents(path: str | Path, *, encoding: str | None = None) -> Iterator[Document]:
+    """As :func:`read_documents`, one document at a time; only their ids stay in memory.
+
+    Raises:
+        DataError: as ``read_documents``, when the place is reached.
+    """
     path = Path(path).expanduser()
+    return _distinct(_documents(path, encoding), path)
+
+
+def _documents(path: Path, encoding: str | None) -> Iterator[Document]:
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.suffix.casefold() in TEXT_SUFFIXES)
-        documents = [_file(f, f.relative_to(path).as_posix(), encoding) for f in files]
-        if not documents:
+        if not files:
             raise DataError(
                 "the folder holds no documents",
                 where=str(path),
                 hint=f"Documents are files that end in {', '.join(TEXT_SUFFIXES)}.",
             )
+        for file in files:
+            yield _file(file, file.relative_to(path).as_posix(), encoding)
     elif path.suffix.casefold() in TEXT_SUFFIXES:
-        documents = [_file(path, path.name, encoding)]
+        yield _file(path, path.name, encoding)
     elif path.suffix.casefold() in SUFFIXES:
-        documents = _table(path, encoding)
+        yield from _table(path, encoding)
     elif path.exists():
         raise DataError(
             "documents cannot be read from this kind of file",
@@ -65,8 +79,6 @@ def read_documents(path: str | Path, *, encoding: str | None = None) -> list[Doc
         )
     else:
         raise DataError("there is no such file or folder", where=str(path))
-    _distinct(documents, path)
-    return documents
 
 
 def _file(path: Path, name: str, encoding: str | None) -> Document:
@@ -91,8 +103,8 @@ def _heading(text: str) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
-def _table(path: Path, encoding: str | None) -> list[Document]:
-    documents = []
+def _table(path: Path, encoding: str | None) -> Iterator[Document]:
+    empty = True
     for count, (number, row) in enumerate(rows_of(Part(str(path), path, None), encoding)):
         where = f"{path}:{number}"
         if isinstance(row, RowError):
@@ -112,19 +124,20 @@ def _table(path: Path, encoding: str | None) -> list[Document]:
             check_text(text)
         except RowError as error:
             raise DataError(error.message, where=where, hint=error.hint) from None
-        documents.append(Document(str(name), text, title if isinstance(title, str) else "", where))
-    if not documents:
+        empty = False
+        yield Document(str(name), text, title if isinstance(title, str) else "", where)
+    if empty:
         raise DataError("there are no documents", where=str(path))
-    return documents
 
 
-def _distinct(documents: list[Document], path: Path) -> None:
-    seen: dict[str, Document] = {}
+def _distinct(documents: Iterator[Document], path: Path) -> Iterator[Document]:
+    seen: dict[str, str | None] = {}
     for document in documents:
-        other = seen.setdefault(document.id, document)
-        if other is not document:
+        if document.id in seen:
             raise DataError(
                 f"two documents have the id {document.id[:80]!r}",
                 where=document.source or str(path),
-                hint=f"The first is at {other.source}.",
+                hint=f"The first is at {seen[document.id]}.",
             )
+        seen[document.id] = document.source
+        yield document

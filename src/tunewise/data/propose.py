@@ -61,7 +61,7 @@ def propose(
     reasons: list[str] = []
     metric, labels = _metric(rows, reasons)
     form = _form(rows, metric, labels)
-    study: dict[str, Any] = {"name": _name(path), "use_case": "", "model": model}
+    study: dict[str, Any] = {"name": study_name(path), "use_case": "", "model": model}
     prompt = _prompt(rows, form, reasons)
     if prompt:
         study["prompt"] = prompt
@@ -233,7 +233,8 @@ def _json(text: str) -> object:
         return None
 
 
-def _name(path: str | Path) -> str:
+def study_name(path: str | Path) -> str:
+    """A name for a study of this data: the file's, or its folder's where that says more."""
     place = Path(str(path).removeprefix("hf://").partition(":")[0]).resolve()
     # train.jsonl says less than the folder that it lies in.
     stem = place.parent.name if split_name(place.stem) else place.stem

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # What json.dumps writes, compact, plain or indented, and no more: left open, a weak model writes
 # white space until its budget is gone.
-_OPTIONS: Any = {
+OPTIONS: Any = {
     "whitespace_flexible": True,
     "whitespace_pattern": r"(\n {0,8})?",
     "key_separator": ": ?",
@@ -102,7 +102,7 @@ class SchemaCompiler:
                     hint="Remove `output.json_schema`, or use another model.",
                 ) from error
         grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), overrides=_OPTIONS
+            json.dumps(schema), overrides=OPTIONS
         )
         matcher = llguidance.LLMatcher(self._tokens, grammar, log_level=0)
         if matcher.is_error():

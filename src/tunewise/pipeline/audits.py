@@ -14,6 +14,7 @@ from tunewise.pipeline.judge import GUESSED_DISCORDANCE
 from tunewise.pipeline.reporter import Reporter
 from tunewise.study.yaml_source import near_names
 from tunewise.verdict.planning import mde_from_discordance
+from tunewise.workspace import write_text_atomic
 
 
 def check_there(data: str) -> None:
@@ -104,3 +105,14 @@ def row_tokens(data: str, row: int, model: str) -> RowTokens:
             shown = show_tokens(encoder, example)
             return RowTokens(example.id, [(t.text, t.weight) for t in shown])
     raise UsageError(f"there is no row {row}", where=data, hint="Rows are counted from 1.")
+
+
+def write_token_page(row: RowTokens, model: str, path: Path) -> None:
+    """Write the tokens as a page that holds all it needs.
+
+    Raises:
+        WorkspaceError: it cannot be written there.
+    """
+    from tunewise.report.token_page import render_tokens
+
+    write_text_atomic(path, render_tokens(row.id, model, row.tokens))

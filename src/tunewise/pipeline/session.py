@@ -182,6 +182,39 @@ class Session:
         """Fine-tunes ``spec``; its rows are the requests that will later be asked."""
         if spec.name in self._tuners:
             return self._tuners[spec.name]
+        self.check_tunable(spec)
+        context = self.context(spec)
+        shown = training_examples(
+            spec, context=context, train=[*self.train, *self.dev], dev=self.dev
+        )
+        cut = len(self.train)
+        learnt = shown[:cut]
+        if self.study.fine_tune.method == "pretrain" and self._documents:
+            from tunewise.training.methods.pretrain import as_examples
+
+            learnt = as_examples(self._documents)
+        tuner = self.tuner_of(spec, learnt, shown[cut:])
+        self._tuners[spec.name] = tuner
+        return tuner
+
+    @property
+    def training_folder(self) -> Path:
+        """Where training jobs of this study lie."""
+        return self.workspace.root / "studies" / self.study.name / "training"
+
+    def tuner_of(
+        self, spec: CandidateSpec, train: Sequence[Example], dev: Sequence[Example]
+    ) -> Tuner:
+        """Fine-tunes ``spec`` on rows that are as the tuned model will be asked."""
+        folder = self.training_folder
+        return Tuner(self.study, spec, train, dev, folder, self.reporter, self.prices)
+
+    def check_tunable(self, spec: CandidateSpec) -> None:
+        """Refuse a candidate whose model the study's route cannot tune.
+
+        Raises:
+            StudyError: naming the candidate.
+        """
         model = spec.model or self.study.model
         local = model is not None and parse_model(model, self.study.servers).is_local
         if model is None or local == self.hosted:
@@ -194,20 +227,6 @@ class Session:
                 else "Name a model with weights: a folder, a hub id, or tunewise/tiny; models of "
                 "a server are tuned there (`fine_tune.route: openai` or azure).",
             )
-        context = self.context(spec)
-        shown = training_examples(
-            spec, context=context, train=[*self.train, *self.dev], dev=self.dev
-        )
-        cut = len(self.train)
-        learnt = shown[:cut]
-        if self.study.fine_tune.method == "pretrain" and self._documents:
-            from tunewise.training.methods.pretrain import as_examples
-
-            learnt = as_examples(self._documents)
-        folder = self.workspace.root / "studies" / self.study.name / "training"
-        tuner = Tuner(self.study, spec, learnt, shown[cut:], folder, self.reporter, self.prices)
-        self._tuners[spec.name] = tuner
-        return tuner
 
     def tune(
         self,

@@ -72,11 +72,15 @@ def read_training_rows(
     book = FindingBook()
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     splits, ranks = array("B"), array("Q")
-    with reporter.task("reading rows"):
-        for example, split in _streamed(study, book):
-            write_row(file, example)
-            splits.append(_SPLITS.index(split))
-            ranks.append(_rank(example))
+    try:
+        with reporter.task("reading rows"):
+            for example, split in _streamed(study, book):
+                write_row(file, example)
+                splits.append(_SPLITS.index(split))
+                ranks.append(_rank(example))
+    except BaseException:
+        file.close()
+        raise
     for finding in book.findings():
         first = f", the first at {finding.rows[0]}" if finding.rows else ""
         left_out = " left out" if finding.severity == "error" else ""
@@ -98,14 +102,9 @@ def read_training_rows(
             where=study.data.train or study.data.documents,
             hint="Rows that call themselves test are not learnt from." if len(codes) else None,
         )
-    learnt = Rows(rows, train)
-    prompting = _prompting(study, spec, learnt)
-    return TrainingRows(
-        replace_shown(learnt, prompting),
-        replace_shown(Rows(rows, dev), prompting),
-        int((codes == 2).sum()),
-        how,
-    )
+    prompting = _prompting(study, spec, Rows(rows, train))
+    held_out = int((codes == _SPLITS.index("test")).sum())
+    return TrainingRows(Rows(rows, train, prompting), Rows(rows, dev, prompting), held_out, how)
 
 
 _SPLITS = ("train", "dev", "test")
@@ -140,7 +139,8 @@ def _cut(rows: Numbers, ranks: npt.NDArray[np.uint64]) -> tuple[Numbers, Numbers
     """Rows to learn from and rows for dev: those of the lowest ranks, by whole units."""
     wanted = min(max(DEV_FEWEST, round(DEV_SHARE * len(rows))), len(rows) // 4, DEV_MOST)
     units, counts = np.unique(ranks, return_counts=True)
-    chosen, room = [], wanted
+    chosen: list[int] = []
+    room = wanted
     for unit, count in zip(units.tolist(), counts.tolist(), strict=True):
         if room <= 0:
             break
@@ -151,8 +151,10 @@ def _cut(rows: Numbers, ranks: npt.NDArray[np.uint64]) -> tuple[Numbers, Numbers
     return rows[~is_dev], rows[is_dev]
 
 
-def _prompting(study: Study, spec: CandidateSpec, rows: Sequence[Example]) -> Prompting:
-    """How the tuned model will be asked (see ``candidates/fine_tuned.py``)."""
+def _prompting(study: Study, spec: CandidateSpec, rows: Sequence[Example]) -> Prompting | None:
+    """How the tuned model will be asked (see ``candidates/fine_tuned.py``); plain text is not."""
+    if study.fine_tune.method == "pretrain":
+        return None
     prompts = spec.prompt or study.prompt
     first = prompts if isinstance(prompts, str) or prompts is None else prompts[0]
     if first is None:  # which system messages rows share plays no part then

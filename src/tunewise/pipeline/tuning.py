@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tunewise.routes.base import Forecast, Route, open_route
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job import TrainingJob, TrainingResult
+from tunewise.training.trackers import check_trackers
 
 DEFAULT_EPOCHS = 3.0
 
@@ -90,12 +92,13 @@ class Tuner:
         identity = canonical_hash(
             [
                 self.model,
-                fine_tune.model_dump(mode="json", exclude={"learning_rate", "seeds", "epochs"}),
+                fine_tune.model_dump(
+                    mode="json", exclude={"learning_rate", "seeds", "epochs", "report_to"}
+                ),
                 learning_rate,
                 epochs,
                 seed,
-                [r.id for r in rows],
-                canonical_hash([[dict(m) for m in r.messages] for r in rows]),
+                _digest(rows),
             ]
         )
         return TrainingJob(
@@ -116,8 +119,17 @@ class Tuner:
             asked: whether the tuned model will be asked afterwards.
 
         Raises:
-            TrainingError: the label audit found an error; the message names rows.
+            TrainingError: the label audit found an error (the message names rows), or a tracker
+                of ``report_to`` is not there.
         """
+        trackers = self.study.fine_tune.report_to
+        if trackers and not self.on_this_machine:
+            raise StudyError(
+                "trackers follow runs on this machine only",
+                where="fine_tune.report_to",
+                hint="Leave it out: a hosted service shows its runs itself.",
+            )
+        check_trackers(trackers)
         findings = self.route.check(self.job(1e-4, seeds_of(self.study)[0], self.train))
         errors = [
             f for f in findings if f.severity == "error" or (asked and f.code == "not_deployed")
@@ -137,25 +149,31 @@ class Tuner:
         """Time, memory and money of one full run."""
         return self.route.forecast(self.job(1e-4, seeds_of(self.study)[0], self.train))
 
-    def learning_rate(self) -> tuple[float, list[dict[str, Any]]]:
-        """The study's learning rate, or the best of several on dev loss, with all tries."""
-        from tunewise.training.sweep import (
-            choose_learning_rate,
-            count_parameters,
-            default_learning_rates,
-        )
+    def learning_rates(self) -> list[float]:
+        """The learning rates to choose from: those that are given, or the usual ones.
+
+        Where there are no dev rows to choose on, the middle one of the usual ones stands alone.
+        """
+        from tunewise.training.sweep import count_parameters, default_learning_rates
 
         fine_tune = self.study.fine_tune
         given = fine_tune.learning_rate
-        if isinstance(given, float):
-            return given, []
+        if given is not None:
+            return [given] if isinstance(given, float) else list(given)
         if not self.on_this_machine:
-            return 1.0, []  # a hosted service has its own, and a factor on it
-        effort = EFFORTS[self.study.effort]
+            return [1.0]  # a hosted service has its own, and a factor on it
         parameters = count_parameters(self.model)
-        values = given or list(
-            default_learning_rates(parameters, fine_tune.adapter, fine_tune.method)
-        )
+        usual = default_learning_rates(parameters, fine_tune.adapter, fine_tune.method)
+        return list(usual) if len(self.dev) else [usual[1]]
+
+    def learning_rate(self) -> tuple[float, list[dict[str, Any]]]:
+        """The study's learning rate, or the best of several on dev loss, with all tries."""
+        from tunewise.training.sweep import choose_learning_rate
+
+        values = self.learning_rates()
+        if len(values) == 1:
+            return values[0], []
+        effort = EFFORTS[self.study.effort]
         job = self.job(values[len(values) // 2], seeds_of(self.study)[0], self.train)
         with self.reporter.task("learning rate") as progress:
             done = 0
@@ -193,6 +211,8 @@ class Tuner:
                     seen += 1
                     if event.get("event") == "step":
                         progress(int(event["step"]), int(event["total_steps"]))
+                    elif event.get("event") == "tracker":
+                        self.reporter.warn(f"{event['tracker']} follows no more: {event['error']}")
 
             result = _wait(handle, listen, pause=self.on_this_machine)
         run = TrainingRun(
@@ -214,6 +234,14 @@ class Tuner:
             dev_loss=[(s, v) for s, v in result.dev_loss],
         )
         return result, run
+
+
+def _digest(rows: Sequence[Example]) -> str:
+    """SHA-256 of the rows' ids and messages, one row at a time."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(canonical_hash([row.id, [dict(m) for m in row.messages]]).encode())
+    return digest.hexdigest()
 
 
 def _wait(handle: Any, listen: Any, *, pause: bool) -> TrainingResult:

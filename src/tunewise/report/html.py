@@ -40,8 +40,7 @@ def render_html(verdict: Verdict) -> str:
     else.
     """
     shown = visible_copy(verdict)
-    style = _style()
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style = style_sheet()
     primary = shown.primary
     return (
         _environment()
@@ -49,8 +48,7 @@ def render_html(verdict: Verdict) -> str:
         .render(
             v=shown,
             style=Markup(style),
-            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
-            "form-action 'none'",
+            policy=content_policy(style),
             score_bars=charts.score_bars(shown),
             gain_bar=charts.gain_bar(shown),
             forgetting_bars=charts.forgetting_bars(shown),
@@ -65,7 +63,14 @@ def render_html(verdict: Verdict) -> str:
     )
 
 
-def _style() -> str:
+def content_policy(style: str) -> str:
+    """A Content-Security-Policy that allows this style sheet, by its hash, and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def style_sheet() -> str:
+    """The colours and forms of all pages, light and dark, wide and narrow."""
     return files("tunewise.report").joinpath("templates/report.css").read_text("utf-8")
 
 

@@ -19,6 +19,9 @@ from tunewise.study.keys import redact
 
 log = logging.getLogger("tunewise.server")
 
+_NO_OBJECT = frozenset({"dict_type", "model_type", "model_attributes_type"})
+"""Of pydantic's errors: JSON's word for what they want is not YAML's."""
+
 
 class ApiError(Exception):
     """An answer with an error envelope.
@@ -161,15 +164,18 @@ def _invalid(errors: Sequence[Any]) -> ApiError:
             400, f"Missing required parameter: '{param}'.{more}", param=param,
             code="missing_required_parameter",
         )  # fmt: skip
+    if param is None and kind in _NO_OBJECT:
+        return _unreadable("it is no JSON object")
     if kind == "extra_forbidden":
         return ApiError(400, f"Unknown parameter: '{param}'.{more}", param=param,
                         code="unknown_parameter")  # fmt: skip
     if kind == "value_error":
         message = str(first["msg"]).removeprefix("Value error, ")
         return ApiError(400, f"{message}{more}", param=param, code="invalid_value")
+    should = "an object" if kind in _NO_OBJECT else wanted(first)
     return ApiError(
         400,
-        f"Invalid value for '{param or 'body'}': it should be {wanted(first)}.{more}",
+        f"Invalid value for '{param or 'body'}': it should be {should}.{more}",
         param=param,
         code="invalid_type" if kind.endswith("_type") else "invalid_value",
     )

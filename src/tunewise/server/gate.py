@@ -28,6 +28,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _FORM_BYTES = 1024 * 1024  # of a multipart body around its file
 _DRAIN_BYTES = 1 << 30
 _DRAIN_SECONDS = 30.0
+_DRAIN_PAUSE_SECONDS = 3.0  # of a client that sends no more and waits for its answer
 
 
 class Gate:
@@ -193,7 +194,8 @@ class _Passage:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while not self._body_ended and self._read < self._most + _DRAIN_BYTES:
-                    message = await self._receive()
+                    async with asyncio.timeout(_DRAIN_PAUSE_SECONDS):
+                        message = await self._receive()
                     self._read += len(message.get("body", b""))
                     self._body_ended = not message.get("more_body", False)
         await self._send({"type": "http.response.body", "body": b""})

@@ -46,7 +46,9 @@ def run(settings: ServerSettings, say: Callable[[str], object]) -> None:
         import uvicorn
 
         from tunewise.server.app import create_app
+        from tunewise.server.connections import allow_many_files, protocol
 
+        allow_many_files()
         app = create_app(settings)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         _greet(settings, app.state.tunewise, _url(settings, listener), say)
@@ -57,6 +59,7 @@ def run(settings: ServerSettings, say: Callable[[str], object]) -> None:
             server_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
             lifespan="on",
+            http=protocol(settings.body_seconds),
             ws="none",
         )
         try:

@@ -51,7 +51,7 @@ class ServerSettings(BaseModel):
     request_seconds: float = Field(default=600, gt=0)
     """Until an answer begins; a stream may last longer."""
     body_seconds: float = Field(default=60, gt=0)
-    """That a client may leave between two pieces of a request's body."""
+    """That a client may take for a request's head, and leave between two pieces of its body."""
     upload_seconds: int = Field(default=3600, ge=1)
     """That an upload may take, from its creation to its completion."""
     import_hosts: tuple[str, ...] = ()

@@ -7,7 +7,8 @@ words:
   The instruction does not give those names, a few examples show only some, the training rows all.
 - ``knowledge``: questions on a handbook. A part of the handbook is asked about in the test only, so
   that it cannot be learnt by heart, while retrieval finds it.
-- ``pattern``: two kinds of note, each told by one marker word: labels that need no language model.
+- ``pattern``: parcel codes whose first part stands for a depot, a rule in no instruction that the
+  nearest training rows, shown as examples, give away.
 """
 
 from __future__ import annotations
@@ -105,6 +106,13 @@ FEW_SHOT: dict[str, object] = {
     "selection": ["fixed"],
 }
 
+LIKE_SHOT: dict[str, object] = {
+    "name": "few_shot",
+    "kind": "few_shot",
+    "k": [8],
+    "selection": ["nearest"],
+}
+
 GOODS = [
     "flour",
     "sugar",
@@ -170,12 +178,13 @@ def _format(rng: Random) -> DemoFiles:
 
 
 STATIONS, ATTRIBUTES = 50, 4
+STATED = "At {e} they use {v} as {a}."
 ASKED = (
-    "What is the {a} of {e}?",
-    "Which {a} does {e} have?",
+    "What stands under {a} at {e}?",
+    "Which {a} is noted at {e}?",
 )
-ASKED_IN_DEV = "Tell me which {a} {e} has."
-ASKED_IN_TEST = "Give the {a} of {e}."
+ASKED_IN_DEV = "Say which {a} they use at {e}."
+ASKED_IN_TEST = "Look up the {a} at {e}."
 
 
 def _knowledge(rng: Random) -> DemoFiles:
@@ -192,7 +201,7 @@ def _knowledge(rng: Random) -> DemoFiles:
     values = words.distinct(rng, len(facts), "held_out")
     rng.shuffle(facts)
     documents = [
-        {"id": f"fact-{n:03d}", "text": f"The {a} of {e} is {value}."}
+        {"id": f"fact-{n:03d}", "text": STATED.format(a=a, e=e, v=value)}
         for n, ((e, a), value) in enumerate(zip(facts, values, strict=True))
     ]
     known = len(facts) * 3 // 4
@@ -223,22 +232,25 @@ def _knowledge(rng: Random) -> DemoFiles:
     return DemoFiles({**_files("knowledge", rows), "handbook.jsonl": _lines(documents)}, study)
 
 
+STEMS_A_DEPOT = 2
+
+
 def _pattern(rng: Random) -> DemoFiles:
-    markers = words.distinct(rng, 2, "held_out")
-    labels = words.distinct(rng, 2, "held_out", 1)
+    depots = words.distinct(rng, 2, "held_out", 1)
+    stems = words.distinct(rng, STEMS_A_DEPOT * len(depots), "held_out", 1)
 
-    def note() -> tuple[str, str]:
-        at = rng.randrange(2)
-        sent = f"{words.name(rng, 'held_out')} {markers[at]} {rng.randint(10, 99)}"
-        return sent, labels[at]
+    def parcel() -> tuple[str, str]:
+        at = rng.randrange(len(stems))
+        code = f"{stems[at]}-{words.thing(rng, 'held_out')}"
+        return code, depots[at % len(depots)]
 
-    rows = _distinct_rows("pattern", note, {"train": 160, "dev": 60, "test": 120})
+    rows = _distinct_rows("pattern", parcel, {"train": 160, "dev": 60, "test": 120})
     study = _study(
         "pattern",
-        "Sort notes by their kind.",
-        "Label the text.",
+        "Send parcels to the depot that their code stands for.",
+        "Name the depot for the parcel.",
         "accuracy",
-        ["zero_shot", FEW_SHOT, "classifier", "fine_tuned"],
+        ["zero_shot", LIKE_SHOT, "fine_tuned"],
         epochs=3,
     )
     return DemoFiles(_files("pattern", rows), study)

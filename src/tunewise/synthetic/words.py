@@ -22,8 +22,10 @@ def _parts(text: str) -> tuple[str, ...]:
 ONSETS = _parts(
     "b c d f g h j k l m n p r s t v w z br ch cl cr dr fl gl gr kr pl pr sh sk sl st th tr vr"
 )
-VOWELS = _parts("a e i o u a e i o ai ea ou")
+VOWELS = _parts("a e i o u ai ea ou")
+STARTS = tuple(onset + vowel for onset in ONSETS for vowel in VOWELS)
 CODAS = _parts("l m n r s t k x nd rn rk st lt")
+ENDINGS = tuple(c + v + k for c in "bdglmnrstvz" for v in "aeiou" for k in "krn")
 PLACE_ENDS = _parts("ford ton ham mere wick dale port haven stead gate moor field")
 MONTHS = _parts(
     "January February March April May June July August September October November December"
@@ -38,11 +40,13 @@ def is_held_out(word: str) -> bool:
 
 
 def invented(rng: Random, syllables: int = 2, pool: Pool = "any") -> str:
-    """A lower-case word of ``syllables`` open syllables and usually a closing consonant."""
+    """A lower-case word: an open syllable, and a coda (one syllable) or an ending (two).
+
+    Both parts are short enough to be single tokens of a small vocabulary.
+    """
+    ends = CODAS if syllables == 1 else ENDINGS
     while True:
-        word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables))
-        if rng.random() < 0.7:
-            word += rng.choice(CODAS)
+        word = rng.choice(STARTS) + rng.choice(ends)
         if pool == "any" or is_held_out(word) == (pool == "held_out"):
             return word
 
@@ -59,8 +63,10 @@ def full_name(rng: Random, pool: Pool = "any") -> str:
 
 def place(rng: Random, pool: Pool = "any") -> str:
     """A place name such as ``Draimere``."""
-    stem = invented(rng, 1, pool)
-    return (stem + rng.choice(PLACE_ENDS)).capitalize()
+    while True:
+        word = rng.choice(STARTS) + rng.choice(PLACE_ENDS)
+        if pool == "any" or is_held_out(word) == (pool == "held_out"):
+            return word.capitalize()
 
 
 def thing(rng: Random, pool: Pool = "any") -> str:

@@ -181,12 +181,12 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def _learning_options(fine_tune: FineTune) -> dict[str, Any]:
-    # Where it runs, what the caller has already chosen from, how memory is spent and when to give
-    # up do not change the weights; nor do the options of other methods.
+    # Where it runs, who watches, what the caller has already chosen from, how memory is spent and
+    # when to give up do not change the weights; nor do the options of other methods.
     others = {name for method in _SECTIONS for name in _SECTIONS[method]}
     others -= set(_SECTIONS.get(fine_tune.method, ()))
     spared = {"route", "epochs", "learning_rate", "seeds", "recompute", "loss_spike", "hosted"}
-    return fine_tune.model_dump(mode="json", exclude=spared | others)
+    return fine_tune.model_dump(mode="json", exclude=spared | others | {"report_to"})
 
 
 @dataclass(frozen=True)

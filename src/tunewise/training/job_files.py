@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import weakref
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import overload
+from typing import BinaryIO, overload
 
 from tunewise.data.chat import Example
 from tunewise.errors import TrainingError
@@ -23,9 +24,9 @@ def write_job(job: TrainingJob, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, examples in (("train", job.examples), ("dev", job.dev)):
-        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
+        with (folder / f"{name}.jsonl").open("wb") as file:
             for example in examples:
-                file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+                write_row(file, example)
     value = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in ("examples", "dev")}
     value["fine_tune"] = job.fine_tune.model_dump(mode="json")
     value["output"] = str(job.output.absolute())
@@ -58,12 +59,25 @@ def read_job(folder: Path) -> TrainingJob:
     return job
 
 
-class RowFile(Sequence[Example]):
-    """Examples in a file, a line each; read when asked for, 8 bytes of memory a row."""
+def write_row(file: BinaryIO, example: Example) -> None:
+    """Write an example as a line that ``RowFile`` reads."""
+    line = json.dumps(asdict(example), ensure_ascii=False) + "\n"
+    file.write(line.encode("utf-8", "surrogatepass"))
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+
+class RowFile(Sequence[Example]):
+    """Examples in a file, a line each; read when asked for, 8 bytes of memory a row.
+
+    Args:
+        file: a path, or a file open for reading, which then belongs to this object.
+    """
+
+    def __init__(self, file: Path | BinaryIO) -> None:
+        self._file = file.open("rb") if isinstance(file, Path) else file
+        # Not __del__: of a cycle, the file itself might be finalised first.
+        weakref.finalize(self, self._file.close)
         self._starts = array("Q")
+        self._file.seek(0)
         place = 0
         for line in self._file:
             self._starts.append(place)
@@ -84,7 +98,3 @@ class RowFile(Sequence[Example]):
         for name in ("messages", "tools", "documents"):
             value[name] = tuple(value[name])
         return Example(**value)
-
-    def __del__(self) -> None:
-        if file := getattr(self, "_file", None):
-            file.close()

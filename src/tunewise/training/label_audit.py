@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunewise.data.chat import Example, text_of
@@ -70,7 +70,7 @@ LEFT_OUT = frozenset({"too_long", "equal_answers", "no_teacher_answer"})
 
 
 def encode_and_audit(
-    encoder: Encoder, examples: Sequence[Example], max_length: int | None
+    encoder: Encoder, examples: Iterable[Example], max_length: int | None
 ) -> tuple[EncodedRows, list[Finding]]:
     """Encode all rows and check their labels.
 

@@ -33,12 +33,20 @@ def main(folder: Path) -> int:
     _write(status, "running")
     try:
         from tunewise.training.loop import train
+        from tunewise.training.surroundings import Events
+        from tunewise.training.trackers import Feed
 
-        try:
-            train(read_job(folder / "job"), stop=lambda: stopping)
-        except TrainingStopped:
-            _write(status, "paused")
-            return 0
+        job = read_job(folder / "job")
+        with Events(job.output / "events.jsonl", None) as tell:
+            feed, succeeded = Feed(job, tell), False
+            try:
+                train(job, feed, stop=lambda: stopping)
+                succeeded = True
+            except TrainingStopped:
+                _write(status, "paused")
+                return 0
+            finally:
+                feed.finish(succeeded=succeeded)
     except TunewiseError as error:
         _write(
             status,

@@ -80,6 +80,7 @@ def prompt_ids(text: str | Items[int], serving: Serving) -> list[int]:
         RefusedError: ids that the model does not have, or nothing at all.
     """
     if isinstance(text, str):
+        _check_size(text, "prompt", serving)
         ids = list(serving.loaded.tokenizer(text)["input_ids"])
     else:
         ids = list(text)
@@ -98,13 +99,24 @@ def prompt_ids(text: str | Items[int], serving: Serving) -> list[int]:
     return ids
 
 
-def too_long(limit: int, tokens: int, what: str = "messages") -> RefusedError:
+def too_long(limit: int, tokens: int | str, what: str = "messages") -> RefusedError:
     """The refusal of what does not fit, in OpenAI's words."""
     return RefusedError(
         f"This model's maximum context length is {limit} tokens. However, your {what} resulted "
         f"in {tokens} tokens. Please reduce the length of the {what}.",
         "context_length_exceeded",
     )
+
+
+def _check_size(text: str, what: str, serving: Serving) -> None:
+    """Refuse what cannot fit whatever its tokens are: to cut megabytes into tokens takes minutes.
+
+    Raises:
+        RefusedError: it is longer than all the longest tokens that fit.
+    """
+    limit = serving.loaded.context_length
+    if len(text) > limit * serving.longest_token:
+        raise too_long(limit, f"at least {len(text) // serving.longest_token}", what)
 
 
 def _prompt(request: Generate, serving: Serving) -> tuple[list[int], tuple[str, ...]]:
@@ -119,6 +131,7 @@ def _prompt(request: Generate, serving: Serving) -> tuple[list[int], tuple[str, 
         text = render_prompt(tokenizer, request.messages, tools)
     except ModelError as error:
         raise RefusedError(str(error), "invalid_request") from error
+    _check_size(text, "messages", serving)
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not ids:
         raise RefusedError("the conversation is empty", "invalid_request")

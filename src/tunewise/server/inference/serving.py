@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from tunewise.errors import ModelError
-from tunewise.models.constraint import SchemaCompiler
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.names import parse_model
 from tunewise.server.inference.adapters import FILES, open_layers, read_adapter
@@ -22,6 +21,7 @@ from tunewise.server.inference.lora import AdapterLinear, AdapterTable, Update
 from tunewise.server.inference.memory import Budget
 from tunewise.server.inference.plain import PlainBackend
 from tunewise.server.inference.ragged import RaggedBackend
+from tunewise.server.inference.schemas import TriedSchemas
 from tunewise.server.inference.sequence import RequestState, Sampling, Sequence
 from tunewise.server.inference.text import TokenTexts
 from tunewise.training.fast_path import why_not
@@ -59,9 +59,10 @@ class Serving:
     backend: Backend
     table: AdapterTable
     layers: dict[str, AdapterLinear]
-    schemas: SchemaCompiler
+    schemas: TriedSchemas
     texts: TokenTexts
     vocabulary: int
+    longest_token: int
     fingerprint: Fingerprint
     bytes: int
     adapters: dict[str, Adapter] = field(default_factory=dict)
@@ -105,9 +106,10 @@ def load_serving(base: str, budget: Budget) -> Serving:
         backend=backend,
         table=table,
         layers=layers,
-        schemas=SchemaCompiler(loaded.tokenizer, vocabulary, loaded.end_ids),
+        schemas=TriedSchemas(loaded.tokenizer, vocabulary, loaded.end_ids),
         texts=TokenTexts(loaded.tokenizer),
         vocabulary=vocabulary,
+        longest_token=max(map(len, loaded.tokenizer.get_vocab())),
         fingerprint=fingerprint(loaded.folder, "*.safetensors", "config.json"),
         bytes=sum(t.numel() * t.element_size() for t in loaded.model.parameters()),
     )

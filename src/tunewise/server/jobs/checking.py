@@ -10,6 +10,7 @@ from sqlalchemy import select
 from tunewise.data.findings import Finding
 from tunewise.server.database import writing
 from tunewise.server.jobs.hyperparameters import resolved
+from tunewise.server.jobs.integrations import notices
 from tunewise.server.jobs.story import end, tell
 from tunewise.server.jobs.tables import Job
 from tunewise.server.jobs.training_files import TrainingFileError, check_for_method
@@ -56,12 +57,8 @@ def check(state: ServerState, job: Job, training: Path | None, validation: Path 
             lines = ", ".join(finding.rows[:5])
             text = f"{param}: {finding.message} ({finding.count} times: {lines})"
             tell(session, fresh, f"warning {param} {finding.code}"[:64], text, level="warn")
-        if fresh.integrations:
-            text = (
-                "The integration wandb is recorded with the job, but this server sends nothing to "
-                "Weights & Biases: every figure is in the job's events and its result file"
-            )
-            tell(session, fresh, "wandb", text, level="warn")
+        for place, (level, text) in enumerate(notices(fresh.integrations or ())):
+            tell(session, fresh, f"integration {place}", text, level=level)
         fresh.rows = counts
         fresh.resolved = resolved(fresh.requested, counts[0])
         fresh.status = "queued"

@@ -125,6 +125,9 @@ def _tell_one(
     elif kind == "resume":
         text = f"Fine-tuning job goes on from step {event['step']}"
         tell(session, job, f"resume {event['time']}", text)
+    elif kind == "tracker":
+        text = f"{event['tracker']} is not told of the run any more: {event['error']}"
+        tell(session, job, f"tracker {event['tracker']}"[:64], text, level="warn")
     elif kind == "step":
         _step(session, job, event, following)
     elif kind == "epoch_saved":

@@ -22,6 +22,7 @@ from tunewise.server.database import now, reading, writing
 from tunewise.server.jobs.checking import check
 from tunewise.server.jobs.ending import fail, succeed
 from tunewise.server.jobs.ingest import EventFile, ingest
+from tunewise.server.jobs.integrations import trackers
 from tunewise.server.jobs.process import Worker
 from tunewise.server.jobs.story import OVER, tell
 from tunewise.server.jobs.tables import Job
@@ -234,6 +235,7 @@ class JobQueue:
             hyperparameters=job.resolved,
             seed=job.seed,
             grader=job.grader,
+            trackers=trackers(job.integrations),
             threads=self._state.settings.worker_threads,
         )
         place.parent.mkdir(mode=0o700, exist_ok=True)

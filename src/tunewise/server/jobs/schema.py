@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from tunewise.server.jobs.tables import CheckpointPermission, Job, JobEvent, TunedModel
 from tunewise.server.jobs.training_files import Method
@@ -25,8 +32,12 @@ class _Open(BaseModel):
         return sorted(self.model_extra or {})
 
 
-class Wandb(_Open):
-    """Where a run is shown at Weights & Biases."""
+Tracking = Literal["wandb", "trackio", "mlflow"]
+"""Trackers that a job can report to; the published request knows the first only."""
+
+
+class TrackedAs(_Open):
+    """Where a run is shown in a tracker."""
 
     project: str = Field(min_length=1, max_length=128)
     name: str | None = None
@@ -35,17 +46,22 @@ class Wandb(_Open):
 
 
 class Integration(_Open):
-    """A service that is told about the run."""
+    """A tracker that is told about the run; the field of its own name says where."""
 
-    type: str
-    wandb: Wandb
+    type: Tracking
+    wandb: TrackedAs | None = None
+    trackio: TrackedAs | None = None
+    mlflow: TrackedAs | None = None
 
-    @field_validator("type")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value != "wandb":
-            raise ValueError(f"The only integration is 'wandb', not {value[:40]!r}.")
-        return value
+    @model_validator(mode="after")
+    def _has_place(self) -> Integration:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"An integration of type '{self.type}' needs the field '{self.type}'.")
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a job shows it."""
+        return {"type": self.type, self.type: getattr(self, self.type).model_dump()}
 
 
 class MethodBody(_Open):

@@ -82,7 +82,7 @@ def create(session: Session, settings: ServerSettings, project: str, asked: Crea
         tail=new_id("", 8),
         training_file=asked.training_file,
         validation_file=asked.validation_file,
-        integrations=[i.model_dump() for i in asked.integrations or ()] or None,
+        integrations=[i.as_dict() for i in asked.integrations or ()] or None,
         labels=asked.metadata,
         result_files=[],
     )

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,7 @@ from tunewise.workspace import write_json_atomic
 if TYPE_CHECKING:
     from tunewise.server.jobs.training_files import Method
     from tunewise.study.schema import FineTune
-    from tunewise.training.job import TrainingJob
+    from tunewise.training.job import OnEvent, TrainingJob
 
 LOCK = "worker.lock"
 HEARTBEAT = "heartbeat"
@@ -63,6 +64,7 @@ class Assignment:
         training, validation: files of rows, and how many rows each has.
         hyperparameters: resolved, without ``auto``.
         grader: of a reinforcement job.
+        trackers: that are told each step, with environment variables that say where.
         threads: for torch; None takes what the machine has.
     """
 
@@ -75,6 +77,7 @@ class Assignment:
     hyperparameters: dict[str, Any]
     seed: int
     grader: dict[str, Any] | None
+    trackers: dict[str, dict[str, str]]
     threads: int | None
 
 
@@ -98,7 +101,8 @@ def main(folder: Path) -> int:
         from tunewise.training.loop import train
 
         try:
-            train(_training_job(folder), stop=stopping.is_set)
+            with _tracked(job := _training_job(folder)) as follow:
+                train(job, follow, stop=stopping.is_set)
             outcome = {"state": "succeeded"}
         except TrainingStopped:
             outcome = {"state": "stopped"}
@@ -174,6 +178,33 @@ def _training_job(folder: Path) -> TrainingJob:
     return read_job(rows)
 
 
+@contextmanager
+def _tracked(job: TrainingJob) -> Iterator[OnEvent | None]:
+    """What passes a run's events on to its trackers. What they lack is no reason not to train."""
+    from tunewise.training.surroundings import Events
+    from tunewise.training.trackers import Feed
+
+    if not job.fine_tune.report_to:
+        yield None
+        return
+    wanted = json.loads((job.output.parent / JOB).read_text("utf-8"))
+    for variables in wanted["trackers"].values():
+        os.environ.update(variables)
+    with Events(job.output / "events.jsonl", None) as tell:
+        try:
+            feed = Feed(job, tell)
+        except TunewiseError as error:
+            tell({"event": "tracker", "tracker": "a tracker", "error": error.message})
+            yield None
+            return
+        succeeded = False
+        try:
+            yield feed
+            succeeded = True
+        finally:
+            feed.finish(succeeded=succeeded)
+
+
 def _fine_tune(wanted: Assignment) -> FineTune:
     """The trainer's options for what the API calls a method and its hyper-parameters."""
     from tunewise.server.jobs.hyperparameters import TRAINERS
@@ -194,6 +225,7 @@ def _fine_tune(wanted: Assignment) -> FineTune:
         batch_size=values["batch_size"],
         # A hosted service goes on whatever the loss does, and a batch of one row jumps a lot.
         loss_spike=None,
+        report_to=list(wanted.trackers),
         **options,
     )
 

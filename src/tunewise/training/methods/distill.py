@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tunewise.errors import DataError
 from tunewise.study.fine_tune import Distill
 from tunewise.training.encode import Encoder
 from tunewise.training.items import Items
-from tunewise.training.label_audit import note
+from tunewise.training.label_audit import encode_and_audit, note
 from tunewise.training.methods.sft import SupervisedFineTuning
 
 
@@ -25,36 +25,33 @@ class Distillation(SupervisedFineTuning):
     def encode(
         self, encoder: Encoder, examples: Sequence[Example], limit: int | None
     ) -> tuple[Items, list[Finding]]:
-        taught, unanswered = with_teacher_answers(examples, self.fine_tune.distill)
-        items, findings = super().encode(encoder, taught, limit)
         book = FindingBook()
-        for row in unanswered:
-            note(book, "no_teacher_answer", row)
+        taught = with_teacher_answers(examples, self.fine_tune.distill, book)
+        rows, findings = encode_and_audit(encoder, taught, limit)
+        items = Items(rows)
         for finding in findings:
             book.put(finding)
         return items, book.findings()
 
 
 def with_teacher_answers(
-    examples: Sequence[Example], options: Distill
-) -> tuple[list[Example], list[str]]:
-    """The examples with the teacher's answers, and the ids of those that have none.
+    examples: Iterable[Example], options: Distill, book: FindingBook
+) -> Iterator[Example]:
+    """The examples with the teacher's answers; those that have none are noted in ``book``.
 
     Raises:
         DataError: the file of answers cannot be read, or a line or an answer is wrong.
     """
     recorded = None if options.answers is None else read_answers(Path(options.answers))
-    taught, unanswered = [], []
     for example in examples:
         found = (example.metadata if recorded is None else recorded).get(
             options.column if recorded is None else example.id
         )
         if found is None or found == "":
-            unanswered.append(example.id)
+            note(book, "no_teacher_answer", example.id)
         else:
             answer = _message(found, example.source or example.id)
-            taught.append(replace(example, messages=(*example.prompt, answer)))
-    return taught, unanswered
+            yield replace(example, messages=(*example.prompt, answer))
 
 
 def read_answers(path: Path) -> dict[str, Message]:

@@ -7,6 +7,7 @@ without a gradient, over the step's rows.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from tunewise.training.methods.answers import (
     log_probs,
 )
 from tunewise.training.methods.base import Context, Losses, Method, Metrics
-from tunewise.training.rows import EncodedRow
+from tunewise.training.rows import EncodedRow, EncodedRows
 
 
 class KahnemanTversky(Method):
@@ -42,9 +43,8 @@ class KahnemanTversky(Method):
         self, encoder: Encoder, examples: Sequence[Example], limit: int | None
     ) -> tuple[Items, list[Finding]]:
         book = FindingBook()
-        rows: list[EncodedRow] = []
-        labels: list[float] = []
-        sources: list[int] = []
+        rows = EncodedRows()
+        labels, sources = array("f"), array("Q")
         for number, example in enumerate(examples):
             labelled = _labelled(example)
             if not labelled:

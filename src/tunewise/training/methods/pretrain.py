@@ -20,12 +20,15 @@ from tunewise.training.methods.sft import SupervisedFineTuning
 from tunewise.training.rows import EncodedRow
 
 
+def as_example(document: Document) -> Example:
+    """A document as a row of ``pretrain``: one message of the assistant, nothing asked."""
+    message = {"role": "assistant", "content": document.text}
+    return Example(document.id, (message,), source=document.source)
+
+
 def as_examples(documents: Sequence[Document]) -> list[Example]:
-    """Documents as rows of ``pretrain``: one message of the assistant, nothing asked."""
-    return [
-        Example(d.id, ({"role": "assistant", "content": d.text},), source=d.source)
-        for d in documents
-    ]
+    """Documents as rows of ``pretrain``."""
+    return [as_example(document) for document in documents]
 
 
 class ContinuedPretraining(SupervisedFineTuning):

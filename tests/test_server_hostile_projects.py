@@ -1,0 +1,114 @@
+"""A key of one project against everything that another one owns."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from server_support import Running, call, chats, client, envelope, make_key, running_server
+
+MODEL = "tunewise/tiny"
+
+
+def test_nothing_of_one_project_is_there_for_another(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        _try_everything(server)
+
+
+def _try_everything(server: Running) -> None:
+    """Every kind of object, every way to it, with a key of another project, admin or not."""
+    with client(server) as api:
+        file = api.files.create(file=("rows.jsonl", chats(10)), purpose="fine-tune").id
+        upload = api.uploads.create(filename="a", purpose="evals", bytes=3, mime_type="a/b").id
+        part = api.uploads.parts.create(upload, data=b"abc").id
+        job = api.fine_tuning.jobs.create(
+            model=MODEL, training_file=file, hyperparameters={"n_epochs": 1, "batch_size": 10}
+        ).id
+        stored = api.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=2, store=True
+        ).id
+        response = api.responses.create(model=MODEL, input="Hi", max_output_tokens=2).id
+        deadline = time.monotonic() + 150
+        while (found := api.fine_tuning.jobs.retrieve(job)).status != "succeeded":
+            assert found.status != "failed" and time.monotonic() < deadline, found
+            time.sleep(0.1)
+        model = str(found.fine_tuned_model)
+        (checkpoint,) = api.fine_tuning.jobs.checkpoints.list(job).data
+        event = api.fine_tuning.jobs.list_events(job).data[0].id
+        own = [file, upload, part, job, stored, response, model, checkpoint.id, event]
+    say: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    complete = {"part_ids": [part]}
+    score = {
+        "type": "score_model", "name": "s", "model": model,
+        "input": [{"role": "user", "content": "{{sample.output_text}}"}],
+    }  # fmt: skip
+    base = {"model": MODEL, "training_file": file}
+    ways: list[tuple[str, str, dict[str, Any] | None]] = [
+        *(("GET", f"/v1/files/{file}{end}", None) for end in ("", "/content")),
+        ("DELETE", f"/v1/files/{file}", None),
+        ("GET", f"/v1/files?after={file}", None),
+        ("POST", f"/v1/uploads/{upload}/complete", complete),
+        ("POST", f"/v1/uploads/{upload}/cancel", None),
+        *(
+            ("GET", f"/v1/fine_tuning/jobs/{job}{end}", None)
+            for end in ("", "/events", "/checkpoints", f"/events?after={event}")
+        ),
+        *(
+            ("POST", f"/v1/fine_tuning/jobs/{job}/{act}", None)
+            for act in ("cancel", "pause", "resume")
+        ),
+        ("GET", f"/v1/fine_tuning/jobs?after={job}", None),
+        ("POST", "/v1/fine_tuning/jobs", base),
+        ("POST", "/v1/fine_tuning/jobs", {**base, "model": model}),
+        *(("GET", f"/v1/models/{name}", None) for name in (model, f"{model}:ckpt-step-1")),
+        ("DELETE", f"/v1/models/{model}", None),
+        ("POST", "/v1/chat/completions", {"model": model, **say}),
+        ("POST", "/v1/completions", {"model": model, "prompt": "Hi", "max_tokens": 1}),
+        ("POST", "/v1/embeddings", {"model": model, "input": "Hi"}),
+        ("POST", "/v1/responses", {"model": model, "input": "Hi"}),
+        (
+            "POST",
+            "/v1/responses",
+            {"model": MODEL, "input": "Hi", "previous_response_id": response},
+        ),
+        ("GET", f"/v1/responses/{response}", None),
+        ("GET", f"/v1/responses/{response}/input_items", None),
+        ("DELETE", f"/v1/responses/{response}", None),
+        *(("GET", f"/v1/chat/completions/{stored}{end}", None) for end in ("", "/messages")),
+        ("POST", f"/v1/chat/completions/{stored}", {"metadata": {"a": "b"}}),
+        ("DELETE", f"/v1/chat/completions/{stored}", None),
+        ("GET", f"/v1/chat/completions?after={stored}", None),
+        ("POST", "/v1/fine_tuning/alpha/graders/run", {"grader": score, "model_sample": "x"}),
+    ]
+    for admin in (False, True):
+        stranger = make_key(server.home, project="stranger", admin=admin)
+        for method, path, body in ways:
+            answer = call(server, method, path, key=stranger, json=body)
+            assert answer.status_code in (400, 403, 404), (method, path, answer.text)
+            # Nobody learns that the thing is there: it is answered like one that never was.
+            asked = _renamed([path, body], own)
+            ghost = call(server, method, asked[0], key=stranger, json=asked[1])
+            assert ghost.status_code == answer.status_code, (method, path, ghost.text)
+            told = envelope(answer, answer.status_code)
+            assert _renamed(told, own) == envelope(ghost, ghost.status_code), (method, path)
+        for path in ("files", "fine_tuning/jobs", "chat/completions"):
+            assert call(server, "GET", f"/v1/{path}", key=stranger).json()["data"] == []
+        shown = call(server, "GET", "/v1/models", key=stranger).text
+        assert model not in shown
+        form = {"data": ("blob", b"abc")}
+        answer = call(server, "POST", f"/v1/uploads/{upload}/parts", key=stranger, files=form)
+        envelope(answer, 404)
+    with client(server) as api:
+        assert api.uploads.complete(upload, part_ids=[part]).status == "completed"
+        assert api.models.retrieve(model).id == model
+        assert api.chat.completions.retrieve(stored).metadata in (None, {})
+
+
+def _renamed(value: Any, names: list[str]) -> Any:
+    """A value of JSON with each of ``names`` in it turned into one that nothing has."""
+    text = json.dumps(value)
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, f"{name[:-4]}none")
+    return json.loads(text)
