@@ -100,4 +100,4 @@ def test_three_kills(tmp_path: Path) -> None:
 def test_thirty_kills(tmp_path: Path) -> None:
     kinds = ["server"] * 4 + ["worker"] * 3 + ["engine"] * 2 + ["start"]
     ledger = rampage(tmp_path, seed=30, kills=random.Random(30).choices(kinds, k=30), jobs=12)
-    assert len(ledger.files) >= 30 and len(ledger.chats) >= 10
+    assert len(ledger.files) >= 30 and ledger.chats

@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class Objects:
         assert self._busy is not None
         job, pid = self._busy
         self._api.fine_tuning.jobs.cancel(job)
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the server was quicker
+            os.kill(pid, signal.SIGKILL)
 
     def new_file(self) -> str:
         return self._api.files.create(file=("rows.jsonl", chats(10)), purpose="fine-tune").id
