@@ -181,7 +181,7 @@ def load_local(
             )
             if quantization is None:  # else it lies in its place already
                 model.to(device)  # type: ignore[arg-type]
-            model.eval()
+            model.eval()  # type: ignore[no-untyped-call]
     except Exception as error:  # a broken folder fails in many ways; each is the user's to mend
         hint = "Check that the folder is complete; `tunewise/tiny` shows what a good one holds."
         if "trust_remote_code" in str(error):
