@@ -99,6 +99,38 @@ def test_real_recipes(server: Running, shared: Path, tmp_path: Path) -> None:
     assert f"Wanted: {recipes[16]['NER']}" in out
 
 
+def write_chats(path: Path, n: int) -> Path:
+    words = ("red", "blue", "green", "white")
+    chats = (
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {words[i % 4]} {i}."},
+                {"role": "assistant", "content": f"{words[i % 4]} {i}"},
+            ]
+        }
+        for i in range(n)
+    )
+    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    return path
+
+
+def test_azure_from_upload_to_deployment(server: Running, tmp_path: Path) -> None:
+    out = run(
+        "azure_finetune.py",
+        write_chats(tmp_path / "training.jsonl", 10),
+        write_chats(tmp_path / "validation.jsonl", 4),
+        "--ask", "Say red 4.", "--every", 0.2,
+        AZURE_OPENAI_ENDPOINT=server.root, AZURE_OPENAI_API_KEY=server.key,
+        AZURE_MANAGEMENT_ENDPOINT=server.root, AZURE_MANAGEMENT_TOKEN=server.key,
+        AZURE_SUBSCRIPTION_ID="one", AZURE_RESOURCE_GROUP="two", AZURE_OPENAI_ACCOUNT="three",
+    )  # fmt: skip
+    statuses = re.findall(r"^Status: (\w+)$", out, re.MULTILINE)
+    assert statuses[-1] == "succeeded" and "running" in statuses
+    assert re.search(rf"^Step \d+: {MODEL}\.ft-[0-9a-f]{{32}}-tutorial", out, re.MULTILINE), out
+    assert "Result file: " in out and "train_loss" in out
+    assert out.index("Status: succeeded") < out.index("Deployment: Succeeded")
+
+
 def test_too_few_recipes(tmp_path: Path) -> None:
     recipes = write_recipes(tmp_path / "recipes.csv", made_up(5))
     with pytest.raises(AssertionError, match="202 are needed"):
