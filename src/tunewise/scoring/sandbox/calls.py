@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
@@ -141,7 +142,10 @@ class Sandbox:
             reply = json.loads(process.exchange(text.encode(), seconds))
             if reply.get("error") is not None:
                 return Outcome("raised", error=str(reply["error"])[:LONGEST_REPLY])
-            return Outcome("ok", float(reply["ok"] or 0.0))
+            value = float(reply["ok"] or 0.0)
+            if not math.isfinite(value):
+                raise ValueError("no finite number")
+            return Outcome("ok", value)
         except TimeoutError:
             self._end()
             return Outcome("timeout", error=f"took longer than {seconds:g} s and was ended")
@@ -149,7 +153,7 @@ class Sandbox:
             code, said = process.end(grace=2.0)
             self._end()
             return Outcome(*_how_it_ended(code, said, seconds))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, KeyError):
             # Who writes into the channel from inside spoils only their own result.
             self._end()
             return Outcome("crashed", error="the function wrote into its caller's channel")

@@ -114,23 +114,23 @@ def _build_root(plan: Plan) -> None:
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     # A stage of our own first: paths of the host below /tmp are then still to be had.
     _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
-    for name in ("/tmp/root", "/tmp/host"):
+    for name in ("/tmp/inner", "/tmp/host"):
         os.mkdir(name)  # noqa: PTH102
     _pivot("/tmp", "/tmp/host")
     os.chdir("/")
-    _mount("tmpfs", "/root", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
+    _mount("tmpfs", "/inner", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
     for outside, inside in plan["read_only"]:
-        _bind(f"/host{outside}", f"/root{inside}")
+        _bind(f"/host{outside}", f"/inner{inside}")
         rights = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV
-        _restrict(f"/root{inside}", rights, recursive=True)
+        _restrict(f"/inner{inside}", rights, recursive=True)
     for device in _DEVICES:
-        _bind(f"/host{device}", f"/root{device}")
-        _restrict(f"/root{device}", _MOUNT_ATTR_NOSUID, recursive=False)
-    os.mkdir("/root/tmp")  # noqa: PTH102
+        _bind(f"/host{device}", f"/inner{device}")
+        _restrict(f"/inner{device}", _MOUNT_ATTR_NOSUID, recursive=False)
+    os.mkdir("/inner/tmp")  # noqa: PTH102
     scratch = f"mode=1777,size={plan['scratch_bytes']},nr_inodes=16384"
-    _mount("tmpfs", "/root/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, scratch)
-    _restrict("/root", _MOUNT_ATTR_RDONLY, recursive=False)
-    os.chdir("/root")
+    _mount("tmpfs", "/inner/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, scratch)
+    _restrict("/inner", _MOUNT_ATTR_RDONLY, recursive=False)
+    os.chdir("/inner")
     _pivot(".", ".")
     _check(_libc.umount2(b".", ctypes.c_int(_MNT_DETACH)), "letting go of the host's files")
     os.chdir("/tmp")
