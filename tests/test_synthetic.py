@@ -97,17 +97,15 @@ def test_the_house_notation_cannot_be_read_off_the_recipe(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_marker_alone_decides_the_label(seed: int) -> None:
+def test_the_stem_of_a_parcel_decides_its_depot(seed: int) -> None:
     train = rows(generate("pattern", seed), "train")
-    labels = Counter(map(answer, train))
-    assert len(labels) == 2 and min(labels.values()) > len(train) // 4
-    by_word: dict[str, set[str]] = {}
+    depots = Counter(map(answer, train))
+    assert len(depots) == 2 and min(depots.values()) > len(train) // 4
+    by_stem: dict[str, set[str]] = {}
     for row in train:
-        for word in question(row).split():
-            by_word.setdefault(word, set()).add(answer(row))
-    markers = {w for w in by_word if sum(w in question(r).split() for r in train) > len(train) // 4}
-    assert {len(by_word[m]) for m in markers} == {1}
-    assert all(markers & set(question(r).split()) for r in train)
+        by_stem.setdefault(question(row).partition("-")[0], set()).add(answer(row))
+    assert len(by_stem) == 4
+    assert all(len(found) == 1 for found in by_stem.values())
 
 
 def test_the_suite_is_large_and_the_same_every_time() -> None:

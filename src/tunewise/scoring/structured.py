@@ -178,6 +178,8 @@ class JsonFields(AnswerScorer):
             scalars = (Counter(_scalar_key(item) for item in side) for side in (wanted, given))
             one, other = scalars
             return (one & other).total()
+        if not wanted or not given:
+            return 0  # nothing to pair, and no matrix to pair it by
         from scipy.optimize import linear_sum_assignment
 
         table = [[self._pair(w, g) for g in given] for w in wanted]

@@ -144,7 +144,7 @@ UNITS = {"grams": "g", "spoons": "sp", "cups": "cp", "pieces": "pc"}
 
 def _format(rng: Random) -> DemoFiles:
     goods = rng.sample(GOODS, 16)
-    house = dict(zip(goods, words.distinct(rng, len(goods), "held_out", 1), strict=True))
+    house = dict(zip(goods, words.distinct(rng, len(goods), "held_out"), strict=True))
     frames = (
         "{dish}: take {list}.",
         "For {dish} stir {list} together.",
