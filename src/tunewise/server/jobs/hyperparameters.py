@@ -11,13 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunewise.data.tokens import default_epochs
 from tunewise.server.jobs.training_files import Method
 
-TARGET_EPOCHS = 3
-MIN_TARGET_EXAMPLES = 100
-MAX_TARGET_EXAMPLES = 25_000
-MIN_DEFAULT_EPOCHS = 1
-MAX_DEFAULT_EPOCHS = 25
 MAX_BATCH_SIZE = 256
 BATCH_SHARE = 0.002
 DEFAULT_BETA = 0.1
@@ -144,15 +140,6 @@ def resolved(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
         "eval_samples": 1,
     }
     return {name: defaults[name] if value == AUTO else value for name, value in values.items()}
-
-
-def default_epochs(rows: int) -> int:
-    """Three, more where the file is small, fewer where it is large."""
-    if rows * TARGET_EPOCHS < MIN_TARGET_EXAMPLES:
-        return min(MAX_DEFAULT_EPOCHS, MIN_TARGET_EXAMPLES // max(1, rows))
-    if rows * TARGET_EPOCHS > MAX_TARGET_EXAMPLES:
-        return max(MIN_DEFAULT_EPOCHS, MAX_TARGET_EXAMPLES // rows)
-    return TARGET_EPOCHS
 
 
 def default_batch_size(rows: int) -> int:
