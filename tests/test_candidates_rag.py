@@ -49,7 +49,7 @@ def _world(hard: bool = False) -> tuple[list[Doc], list[Example]]:
 
 
 def _rag(docs: list[Doc], engine: LookingEngine, **more: object) -> Rag:
-    return Rag("rag", engine, Exact(), LIMITS, docs, **more)  # type: ignore[arg-type]
+    return Rag("rag", engine, Exact(), LIMITS, documents=docs, **more)  # type: ignore[arg-type]
 
 
 ends = st.lists(st.sampled_from(["", "", "", ".", "!", "\n\n", "\n", "."]), max_size=60)
@@ -237,7 +237,7 @@ def test_dense_models_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_tuned_model_is_asked_as_it_was_trained() -> None:
     train = [row(f"t{i}", f"say {n}", n, system="Help.") for i, n in enumerate(NAMES)]
-    tuned = FineTuned("ft", LookingEngine(), Exact(), LIMITS, ["Reply briefly.", "Other."])
+    tuned = FineTuned("ft", LookingEngine(), Exact(), LIMITS, prompts=["Reply briefly.", "Other."])
     fitted = tuned.fit(train[:16], train[16:])
     assert fitted.chosen()["dev_score"] == 1.0
     assert fitted.dev_completions == fitted.answer(train[16:])
@@ -261,7 +261,7 @@ def test_tuned_model_with_passages_sees_distractors_and_mostly_the_source() -> N
         for r in rows
         for i in range(10)
     ]
-    tuned = FineTunedRag("ft+rag", LookingEngine(), Exact(), LIMITS, docs, k=[1, 2])
+    tuned = FineTunedRag("ft+rag", LookingEngine(), Exact(), LIMITS, documents=docs, k=[1, 2])
     dev = rows[::10]
     assert tuned.fit(rows, dev).chosen()["k"] == 2
     trained = tuned.training_examples(rows, dev)
@@ -270,7 +270,7 @@ def test_tuned_model_with_passages_sees_distractors_and_mostly_the_source() -> N
     assert all(t.prompt[-1]["content"].count("[") == 2 for t in trained)
 
     # With one passage retrieval always misses: four rows of five get their source all the same.
-    single = FineTunedRag("ft+rag", LookingEngine(), Exact(), LIMITS, docs, k=[1])
+    single = FineTunedRag("ft+rag", LookingEngine(), Exact(), LIMITS, documents=docs, k=[1])
     trained = single.training_examples(rows, dev)
     share = sum("The colour of" in t.prompt[-1]["content"] for t in trained) / len(trained)
     assert 0.7 < share < 0.9

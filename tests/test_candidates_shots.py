@@ -15,7 +15,8 @@ from tunewise.candidates.choosing import DevSearch
 from tunewise.candidates.few_shot import FewShot
 from tunewise.candidates.prompting import Prompting
 from tunewise.candidates.shots import ShotPool, orders_of
-from tunewise.candidates.zero_shot import Wording, ZeroShot
+from tunewise.candidates.wordings import Wording
+from tunewise.candidates.zero_shot import ZeroShot
 from tunewise.data.chat import Completion, Example, Progress, Request
 
 LABELS = ("red", "green", "blue")
@@ -44,7 +45,7 @@ def test_zero_shot_takes_the_best_prompt_and_says_so() -> None:
     train = [row(f"t{i}", f"say {w}", w) for i, w in enumerate(THINGS)]
     dev = [row(f"d{i}", f"repeat {w}", w) for i, w in enumerate(THINGS)]
     prompts = ["Reply.", "Reply briefly.", "Reply in verse."]
-    fitted = ZeroShot("z", LookingEngine(), Exact(), LIMITS, prompts).fit(train, dev)
+    fitted = ZeroShot("z", LookingEngine(), Exact(), LIMITS, prompts=prompts).fit(train, dev)
     chosen = fitted.chosen()
     assert (chosen["prompt"], chosen["wording"]) == ("Reply briefly.", "as given")
     assert [t["dev_score"] for t in chosen["tried"]] == [0.0, 1.0, 0.0, 1.0]
@@ -105,7 +106,7 @@ def test_first_look_then_finalists() -> None:
 
 
 def test_without_dev_the_first_setting_is_taken() -> None:
-    fitted = ZeroShot("z", LookingEngine(), Exact(), LIMITS, ["A", "B"]).fit(TRAIN, [])
+    fitted = ZeroShot("z", LookingEngine(), Exact(), LIMITS, prompts=["A", "B"]).fit(TRAIN, [])
     assert fitted.chosen()["prompt"] == "A"
     assert fitted.chosen()["dev_score"] is None
     assert fitted.dev_completions is None

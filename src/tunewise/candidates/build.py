@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from tunewise.candidates.base import Candidate, NotOfferedError
+from tunewise.candidates.base import Candidate
 from tunewise.candidates.choosing import Effort
 from tunewise.candidates.classifier import Classifier, offered
 from tunewise.candidates.few_shot import FewShot
@@ -79,7 +79,7 @@ def training_examples(
 ) -> list[Example]:
     """The training rows as a fine-tuned candidate will later be asked: instructions, passages."""
     candidate = build_candidate(spec, context=context)
-    if not isinstance(candidate, FineTuned | FineTunedRag):
+    if not isinstance(candidate, FineTuned):
         raise StudyError(f"{spec.name}: a candidate of kind {spec.kind!r} is not trained")
     return candidate.training_examples(train, dev)
 
@@ -179,11 +179,6 @@ def _asking(spec: CandidateSpec, context: BuildContext) -> dict[str, Any]:
 
 def _searching(spec: CandidateSpec, context: BuildContext) -> dict[str, Any]:
     """What all candidates with retrieval share."""
-    if not context.documents:
-        raise NotOfferedError(
-            f"{spec.name}: there are no documents to search",
-            hint="Give a folder or file as `data.documents`.",
-        )
     return {
         "documents": context.documents,
         "k": spec.k,

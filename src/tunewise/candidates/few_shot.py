@@ -11,19 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 from tunewise.candidates.answers import AnswerShape, shape_of
-from tunewise.candidates.asking import AskedFitted, as_many_as_fit, ask, fits
+from tunewise.candidates.asking import AskedFitted, as_many_as_fit, fits
 from tunewise.candidates.base import NotOfferedError
-from tunewise.candidates.choosing import DevSearch, Effort
-from tunewise.candidates.prompting import Limits
+from tunewise.candidates.prompted import Prompted
 from tunewise.candidates.shots import ShotPool, orders_of
-from tunewise.candidates.zero_shot import Wording, given_wordings, improved
+from tunewise.candidates.wordings import Wording
 from tunewise.data.chat import Example, Progress, Request
 from tunewise.models.engine import Engine
-from tunewise.scoring.base import Scorer
 
 Selection = Literal["fixed", "nearest"]
 K = (4, 8, 16)
@@ -76,21 +73,19 @@ class ShotOption:
         return request
 
 
-@dataclass(frozen=True)
-class FewShot:
-    """Shots chosen on dev: how many, which, in what order."""
+@dataclass(frozen=True, kw_only=True)
+class FewShot(Prompted):
+    """Shots chosen on dev: how many, which, in what order.
 
-    name: str
-    engine: Engine
-    scorer: Scorer
-    limits: Limits
-    prompts: Sequence[str] = ()
-    labels: Sequence[str] | None = None
+    Attributes:
+        k: numbers of shots to choose from.
+        selection: the same shots for every row, each row's nearest, or both to choose from.
+        orders: how many orders of fixed shots are tried.
+    """
+
     k: Sequence[int] | None = None
     selection: Sequence[Selection] = ("fixed", "nearest")
     orders: int = 3
-    seed: int = 0
-    effort: Effort = "standard"
     kind: str = "few_shot"
 
     def fit(
@@ -106,18 +101,9 @@ class FewShot:
                 hint="Give training rows with answers that are not dev rows.",
             )
         shape = shape_of(train, self.labels)
-        wordings = given_wordings(train, self.prompts, self.limits)
-        if (better := improved(wordings[0], shape)) is not None:
-            wordings.append(better)
-        search: DevSearch[ShotOption] = DevSearch(
-            partial(ask, self.engine),
-            self.scorer,
-            dev,
-            effort=self.effort,
-            seed=self.seed,
-            expected=len(self._wanted) * len(self.selection) + self.orders + len(wordings) - 2,
-            progress=progress,
-        )
+        wordings = self.wordings(train, shape)
+        expected = len(self._wanted) * len(self.selection) + self.orders + len(wordings) - 2
+        search = self.search(ShotOption, dev, expected, progress)
         offered, notes = self._offered(pool, shape, wordings[0], search.first_rows or train)
         for options in offered.values():
             best = search.try_all(options)

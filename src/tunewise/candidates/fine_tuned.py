@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
 from tunewise.candidates.asking import AskedFitted, ask
-from tunewise.candidates.base import NotOfferedError
 from tunewise.candidates.choosing import DevSearch, Option
-from tunewise.candidates.passages import HasText, Passage
+from tunewise.candidates.passages import Passage
+from tunewise.candidates.prompted import Searching
 from tunewise.candidates.prompting import Limits
-from tunewise.candidates.rag import K, PassageOption, told
-from tunewise.candidates.retrieval import (
-    PASSAGE_WORDS,
-    Retrieval,
-    choose_ranking,
-    recall_report,
-)
-from tunewise.candidates.zero_shot import Wording, given_wordings
+from tunewise.candidates.rag import PassageOption, told
+from tunewise.candidates.retrieval import Retrieval, choose_ranking, recall_report
+from tunewise.candidates.wordings import Wording, given_wordings
 from tunewise.data.chat import Example, Progress
 from tunewise.errors import TrainingError
 from tunewise.models.engine import Engine
@@ -42,6 +37,7 @@ class FineTuned:
     engine: Engine | None
     scorer: Scorer
     limits: Limits
+    _: KW_ONLY
     prompts: Sequence[str] = ()
     seed: int = 0
     kind: str = "fine_tuned"
@@ -65,8 +61,8 @@ class FineTuned:
         return given_wordings(train, self.prompts[:1], self.limits)[0]
 
 
-@dataclass(frozen=True)
-class FineTunedRag:
+@dataclass(frozen=True, kw_only=True)
+class FineTunedRag(FineTuned, Searching):
     """The tuned model with passages, in training as in use.
 
     The ranking and the number of passages are set before training, by recall on dev where rows
@@ -74,16 +70,6 @@ class FineTunedRag:
     the middle one of the numbers to choose from.
     """
 
-    name: str
-    engine: Engine | None
-    scorer: Scorer
-    limits: Limits
-    documents: Sequence[HasText]
-    prompts: Sequence[str] = ()
-    k: Sequence[int] | None = None
-    passage_words: int = PASSAGE_WORDS
-    dense: str | None = None
-    seed: int = 0
     kind: str = "fine_tuned+rag"
 
     def training_examples(
@@ -95,7 +81,7 @@ class FineTunedRag:
         a random distractor in four rows of five; the fifth stays without, so that the model also
         learns what to do when retrieval fails (RAFT, 2403.10131).
         """
-        retrieval, k = self._retrieval(dev)
+        retrieval, k = self._settled(dev)
         prompting = told(self._wording(train).prompting)
         return [
             prompting.training_example(row, passages=self._for_training(row, retrieval, k))
@@ -108,10 +94,10 @@ class FineTunedRag:
         dev: Sequence[Example],
         progress: Progress | None = None,
     ) -> AskedFitted:
-        retrieval, k = self._retrieval(dev)
+        retrieval, k = self._settled(dev)
         option = PassageOption(_tuned(self), retrieval, self._wording(train), k)
         fitted = _asked(self, option, dev, progress)
-        recall = recall_report(retrieval, dev, self._ks(retrieval), k)
+        recall = recall_report(retrieval, dev, self.numbers(retrieval), k)
         plain = fitted.chosen()
 
         def chosen() -> dict[str, Any]:
@@ -126,27 +112,14 @@ class FineTunedRag:
 
         return AskedFitted(_tuned(self), option.request, chosen, fitted.dev_completions)
 
-    def _ks(self, retrieval: Retrieval) -> list[int]:
-        return sorted({min(k, len(retrieval)) for k in self.k or K})
-
-    def _retrieval(self, dev: Sequence[Example]) -> tuple[Retrieval, int]:
-        if not self.documents:
-            raise NotOfferedError(
-                f"{self.name}: there are no documents to search",
-                hint="Give a folder or file as `data.documents`.",
-            )
-        retrieval = Retrieval.over(
-            self.documents, passage_words=self.passage_words, dense=self.dense
-        )
-        ks = self._ks(retrieval)
+    def _settled(self, dev: Sequence[Example]) -> tuple[Retrieval, int]:
+        retrieval = self.retrieval()
+        ks = self.numbers(retrieval)
         if not any(row.documents for row in dev):
             return retrieval, ks[len(ks) // 2]
         retrieval, _ = choose_ranking(retrieval, dev, ks)
         recall = retrieval.recall(dev, ks)
         return retrieval, min(k for k in ks if recall[k] >= _ENOUGH_RECALL * max(recall.values()))
-
-    def _wording(self, train: Sequence[Example]) -> Wording:
-        return given_wordings(train, self.prompts[:1], self.limits)[0]
 
     def _for_training(self, row: Example, retrieval: Retrieval, k: int) -> list[Passage]:
         found = retrieval.top(row.user_text, k)
@@ -161,7 +134,7 @@ class FineTunedRag:
 
 
 def _asked(
-    candidate: FineTuned | FineTunedRag,
+    candidate: FineTuned,
     option: Option,
     dev: Sequence[Example],
     progress: Progress | None,
@@ -176,7 +149,7 @@ def _asked(
     return AskedFitted(engine, option.request, lambda: chosen, choice.dev_completions)
 
 
-def _tuned(candidate: FineTuned | FineTunedRag) -> Engine:
+def _tuned(candidate: FineTuned) -> Engine:
     if candidate.engine is None:
         raise TrainingError(
             f"{candidate.name}: there is no tuned model to ask", hint="Train it first."

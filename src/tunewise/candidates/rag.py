@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from tunewise.candidates.answers import shape_of
-from tunewise.candidates.asking import AskedFitted, as_many_as_fit, ask
-from tunewise.candidates.base import NotOfferedError
-from tunewise.candidates.choosing import DevSearch, Effort
-from tunewise.candidates.passages import HasText
-from tunewise.candidates.prompting import Limits, Prompting
-from tunewise.candidates.retrieval import (
-    PASSAGE_WORDS,
-    Retrieval,
-    choose_ranking,
-    recall_report,
-)
-from tunewise.candidates.zero_shot import Wording, given_wordings, improved
+from tunewise.candidates.asking import AskedFitted, as_many_as_fit
+from tunewise.candidates.prompted import Prompted, Searching
+from tunewise.candidates.prompting import Prompting
+from tunewise.candidates.retrieval import Retrieval, choose_ranking, recall_report
+from tunewise.candidates.wordings import Wording
 from tunewise.data.chat import Example, Progress, Request
 from tunewise.models.engine import Engine
-from tunewise.scoring.base import Scorer
 
-K = (1, 3, 5)
 INSTRUCTION = "Use the numbered passages before the question to answer it."
 
 
@@ -83,25 +73,13 @@ class PassageOption:
         ]
 
 
-@dataclass(frozen=True)
-class Rag:
+@dataclass(frozen=True, kw_only=True)
+class Rag(Prompted, Searching):
     """The number of passages, their ranking and the instructions are chosen on dev.
 
     Where rows name their documents the ranking is chosen by recall, which asks no model.
     """
 
-    name: str
-    engine: Engine
-    scorer: Scorer
-    limits: Limits
-    documents: Sequence[HasText]
-    prompts: Sequence[str] = ()
-    labels: Sequence[str] | None = None
-    k: Sequence[int] | None = None
-    passage_words: int = PASSAGE_WORDS
-    dense: str | None = None
-    seed: int = 0
-    effort: Effort = "standard"
     kind: str = "rag"
 
     def fit(
@@ -110,33 +88,17 @@ class Rag:
         dev: Sequence[Example],
         progress: Progress | None = None,
     ) -> AskedFitted:
-        if not self.documents:
-            raise NotOfferedError(
-                f"{self.name}: there are no documents to search",
-                hint="Give a folder or file as `data.documents`.",
-            )
-        retrieval = Retrieval.over(
-            self.documents, passage_words=self.passage_words, dense=self.dense
-        )
-        ks = sorted({min(k, len(retrieval)) for k in self.k or K})
+        retrieval = self.retrieval()
+        ks = self.numbers(retrieval)
         rankings_tried: list[Mapping[str, Any]] = []
         if any(row.documents for row in dev):
             retrieval, rankings_tried = choose_ranking(retrieval, dev, ks)
             rankings = [retrieval.ranking]
         else:
             rankings = retrieval.rankings(labelled=False)
-        wordings = given_wordings(train, self.prompts, self.limits)
-        if (better := improved(wordings[0], shape_of(train, self.labels))) is not None:
-            wordings.append(better)
-        search: DevSearch[PassageOption] = DevSearch(
-            partial(ask, self.engine),
-            self.scorer,
-            dev,
-            effort=self.effort,
-            seed=self.seed,
-            expected=len(ks) + len(rankings) + len(wordings) - 1,
-            progress=progress,
-        )
+        wordings = self.wordings(train, shape_of(train, self.labels))
+        expected = len(ks) + len(rankings) + len(wordings) - 1
+        search = self.search(PassageOption, dev, expected, progress)
         best = search.try_all([PassageOption(self.engine, retrieval, wordings[0], k) for k in ks])
         search.try_each(
             replace(best, retrieval=retrieval.ranked(ranking), trimmed=set())
