@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunewise.report.schema import reference as verdict_reference
 from tunewise.scoring.registry import describe
-from tunewise.study.loading import json_schema
+from tunewise.study.json_schema import json_schema
 from tunewise.study.reference import markdown_reference
 
 DOCS = Path(__file__).parent.parent / "docs"

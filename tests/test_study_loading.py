@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewise.errors import StudyError
-from tunewise.study.loading import apply_overrides, json_schema, load_study
+from tunewise.study.json_schema import json_schema
+from tunewise.study.loading import load_study
+from tunewise.study.overrides import apply_overrides
 from tunewise.study.yaml_source import parse_yaml
 
 GOOD = """\

@@ -256,7 +256,7 @@ def schema(
     if verdict:
         from tunewise.report.schema import json_schema
     else:
-        from tunewise.study.loading import json_schema
+        from tunewise.study.json_schema import json_schema
     put(json.dumps(json_schema(), indent=2) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from tunewise.data.chat import Completion, Progress, Request
@@ -39,3 +39,17 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory and connections."""
         ...
+
+
+def in_order(
+    done: Iterable[tuple[int, Completion]], count: int, progress: Progress | None
+) -> list[Completion]:
+    """The ``count`` completions that come as ``(index, completion)`` in any order, in order."""
+    if progress is not None and count:
+        progress(0, count)
+    answers: dict[int, Completion] = {}
+    for index, completion in done:
+        answers[index] = completion
+        if progress is not None:
+            progress(len(answers), count)
+    return [answers[i] for i in range(count)]

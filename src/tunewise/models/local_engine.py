@@ -13,6 +13,7 @@ from tunewise.errors import ModelError
 from tunewise.models.batching import BatchLimits, SharedPrefix, cut_batches, share_prefixes
 from tunewise.models.chat_format import parse_tool_calls, render_prompt
 from tunewise.models.constraint import SchemaCompiler, SchemaError
+from tunewise.models.engine import in_order
 from tunewise.models.loading import LoadedModel
 
 if TYPE_CHECKING:
@@ -72,14 +73,7 @@ class LocalEngine:
         completion with ``error``. An answer may be cut at the end of the context
         (``finish_reason`` is then ``length``); a prompt never is.
         """
-        answers: dict[int, Completion] = {}
-        if progress is not None and requests:
-            progress(0, len(requests))
-        for index, completion in self.iterate(requests):
-            answers[index] = completion
-            if progress is not None:
-                progress(len(answers), len(requests))
-        return [answers[i] for i in range(len(requests))]
+        return in_order(self.iterate(requests), len(requests), progress)
 
     def iterate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Answer as ``answer`` does, giving ``(index, completion)`` as batches are done."""

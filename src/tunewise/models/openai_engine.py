@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewise.data.chat import Completion, Progress, Request, text_of
 from tunewise.errors import ModelError, TunewiseError
+from tunewise.models.engine import in_order
 from tunewise.models.retry import Patience, retry_after
 from tunewise.study.keys import redact
 
@@ -84,14 +85,7 @@ class OpenAIEngine:
             ModelError: wrong key, no such model, or a server that cannot be reached at all.
             BudgetError: from ``spend``; requests already under way may still be billed.
         """
-        answers: dict[int, Completion] = {}
-        if progress is not None and requests:
-            progress(0, len(requests))
-        for index, completion in self.iterate(requests):
-            answers[index] = completion
-            if progress is not None:
-                progress(len(answers), len(requests))
-        return [answers[i] for i in range(len(requests))]
+        return in_order(self.iterate(requests), len(requests), progress)
 
     def iterate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Answer as ``answer`` does, giving ``(index, completion)`` as they come."""
