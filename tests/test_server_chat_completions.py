@@ -13,7 +13,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from server_support import Running, async_client, call, client, envelope, running_server
+from server_support import Running, async_client, call, client, envelope
 
 pytest.importorskip("torch")
 
@@ -41,13 +41,6 @@ WEATHER: dict[str, Any] = {
 class Place(BaseModel):
     kind: Literal["town", "river"]
     small: bool
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    models = {MODEL: MODEL, MAPPED: MODEL}
-    with running_server(tmp_path_factory.mktemp("chat"), models=models) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

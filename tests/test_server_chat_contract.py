@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from contract_support import load, tried
-from server_support import Running, running_server
+from server_support import Running
 
 MODEL = "tunewise/tiny"
 CASES = 12
@@ -34,12 +33,6 @@ TAKEN = frozenset(
     }
 )  # fmt: skip
 """All that is left in every other request, so that some are answered."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running_server(tmp_path_factory.mktemp("contract")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

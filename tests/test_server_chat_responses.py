@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from server_support import Running, async_client, call, client, envelope, make_key, running_server
+from server_support import Running, async_client, call, client, envelope, make_key
 
 pytest.importorskip("torch")
 
@@ -33,12 +33,6 @@ WEATHER: Any = {
 
 class Place(BaseModel):
     kind: Literal["town", "river"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running_server(tmp_path_factory.mktemp("responses")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

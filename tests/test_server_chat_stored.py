@@ -12,20 +12,12 @@ import openai
 import pytest
 from openai import OpenAI
 
-from server_support import Running, call, client, envelope, make_key, running_server
+from server_support import Running, call, client, envelope, make_key
 
 pytest.importorskip("torch")
 
 MODEL = "tunewise/tiny"
-OTHER = "second-name"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    models = {MODEL: MODEL, OTHER: MODEL}
-    folder = tmp_path_factory.mktemp("stored")
-    with running_server(folder, models=models, chat_retention_days=7) as running:
-        yield running
+OTHER = "gpt-4o-mini-2024-07-18"
 
 
 @pytest.fixture

@@ -12,19 +12,13 @@ import openai
 import pytest
 from openai import OpenAI
 
-from server_support import Running, call, client, envelope, running_server
+from server_support import Running, call, client, envelope
 
 pytest.importorskip("torch")
 
 MODEL = "tunewise/tiny"
 PROMPT = "<|im_start|>user\nKelor lives in Draimere.\n\nWhere does Kelor live?<|im_end|>\n"
 ASSISTANT = "<|im_start|>assistant\n"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running_server(tmp_path_factory.mktemp("texts")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -64,11 +64,9 @@ class Objects:
         self._running = running
         self.file = self.new_file()
         self.tuned = self._finished_job()
-        self.checkpoint = f"{self.tuned.fine_tuned_model}:ckpt-step-10"
-        self._models = [
-            str(self.tuned.fine_tuned_model),
-            *(f"{self.tuned.fine_tuned_model}:ckpt-step-{step}" for step in (20, 30)),
-        ]
+        listed = api.fine_tuning.jobs.checkpoints.list(self.tuned.id).data
+        *last, self.checkpoint = (c.fine_tuned_model_checkpoint for c in listed)
+        self._models = [str(self.tuned.fine_tuned_model), *reversed(last)]
         self._busy: tuple[str, int] | None = None
         self._busy = self._stopped_job()
 

@@ -207,11 +207,11 @@ def test_a_server_says_where_it_is_and_what_is_missing(tmp_path: Path) -> None:
     assert f"Data: {home}" in said and f"tunewise server key create --home {home}" in said
     assert home.stat().st_mode & 0o777 == 0o700
     refused(
-        "serve", "--port", port, "--home", tmp_path / "b", cwd=tmp_path, code=3,
+        "serve", "--port", port, "--home", tmp_path / "b", cwd=tmp_path, code=3, process=True,
         says=[f"127.0.0.1:{port}", "taken by another program", "--port 0"],
     )  # fmt: skip
     refused(
-        "serve", "--port", 0, "--home", home, cwd=tmp_path, code=3,
+        "serve", "--port", 0, "--home", home, cwd=tmp_path, code=3, process=True,
         says=[f"process {server.process.pid}", "another --home"],
     )  # fmt: skip
     # Used keys are written down at the latest when the server stops.

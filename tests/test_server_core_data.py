@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import select
 
 from server_support import client, make_key, running_server, start_server
 from tunewise.errors import TunewiseError, UsageError, WorkspaceError
 from tunewise.server.backup import read_backup, write_backup
-from tunewise.server.database import Base, load_tables, open_database, open_engine
+from tunewise.server.database import Base, load_tables, open_database, open_engine, reading
+from tunewise.server.jobs.tables import Job
 from tunewise.server.migrations.run import SCRIPTS, upgrade
 from tunewise.server.settings import load_settings
 
@@ -182,3 +184,24 @@ def test_a_damaged_database_is_called_so(tmp_path: Path) -> None:
 def _dump(database: Path) -> bytes:
     with closing(sqlite3.connect(database)) as connection:
         return "\n".join(connection.iterdump()).encode()
+
+
+def test_jobs_of_older_databases_stay(tmp_path: Path) -> None:
+    """From the first tables on, step by step."""
+    scripts, url = tmp_path / "migrations", f"sqlite:///{tmp_path / 'old.db'}"
+    shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    for later in sorted((scripts / "versions").glob("*.py"))[1:]:
+        later.unlink()
+    upgrade(url, scripts)
+    values = {"id": "ftjob-1", "model": "gpt-4o", "status": "succeeded", "tail": "a1b2c3d4"}
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection, connection:
+        columns = connection.execute("PRAGMA table_info(jobs)").fetchall()
+        needed = {row[1]: values.get(row[1], 0) for row in columns if row[3] and row[1] != "seq"}
+        names, marks = ", ".join(needed), ", ".join("?" * len(needed))
+        connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", [*needed.values()])
+    sessions = open_database(url)
+    with reading(sessions) as session:
+        job = session.scalars(select(Job)).one()
+        assert (job.id, job.model, job.status) == ("ftjob-1", "gpt-4o", "succeeded")
+        assert job.parent is None and job.asked_model is None
+    sessions.kw["bind"].dispose()

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from server_support import Running, call, client, envelope, running_server
+from server_support import Running, call, client, envelope
 from tunewise.scoring.sandbox import sandbox_kind
 
 MODEL = "tunewise/tiny"
@@ -38,12 +38,6 @@ needs_sandbox = pytest.mark.skipif(sandbox_kind() is None, reason="no sandbox ca
 
 def python(source: str) -> dict[str, Any]:
     return {"type": "python", "name": "py", "source": source, "image_tag": "2025-05-08"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running_server(tmp_path_factory.mktemp("graders")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

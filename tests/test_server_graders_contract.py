@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from contract_support import load, tried
-from server_support import running_server
+from server_support import Running
 
 OPERATIONS = ("/fine_tuning/alpha/graders/run", "/fine_tuning/alpha/graders/validate")
 CASES = 30
@@ -27,9 +27,8 @@ def _possible(case: Any, draw: Any) -> None:
         case.body = _plain(case.body)
 
 
-def test_generated_graders_keep_the_contract(shared: Path, tmp_path: Path) -> None:
+def test_generated_graders_keep_the_contract(shared: Path, server: Running) -> None:
     document = load(shared)
-    with running_server(tmp_path) as running:
-        for operation in OPERATIONS:
-            seen = tried(document[operation]["POST"], running, CASES, _possible)
-            assert seen[200] >= 2, f"too few were answered to prove anything: {seen}"
+    for operation in OPERATIONS:
+        seen = tried(document[operation]["POST"], server, CASES, _possible)
+        assert seen[200] >= 2, f"too few were answered to prove anything: {seen}"

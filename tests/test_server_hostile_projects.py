@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
-from server_support import Running, call, chats, client, envelope, make_key, running_server
+from server_support import Running, call, chats, client, envelope, make_key
 
 MODEL = "tunewise/tiny"
 
 
-def test_nothing_of_one_project_is_there_for_another(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server:
-        _try_everything(server)
-
-
-def _try_everything(server: Running) -> None:
+def test_nothing_of_one_project_is_there_for_another(server: Running) -> None:
     """Every kind of object, every way to it, with a key of another project, admin or not."""
     with client(server) as api:
         file = api.files.create(file=("rows.jsonl", chats(10)), purpose="fine-tune").id

@@ -16,6 +16,7 @@ from tunewise.server.jobs.graders import local_grader
 from tunewise.server.jobs.ingest import EventFile, ingest
 from tunewise.server.jobs.queue import next_job
 from tunewise.server.jobs.results import COLUMNS, results_csv
+from tunewise.server.jobs.story import model_name
 from tunewise.server.jobs.tables import Job, JobEvent, TunedModel
 from tunewise.server.jobs.training_files import (
     TrainingFileError,
@@ -174,6 +175,15 @@ def test_hyperparameters() -> None:
         "learning_rate_multiplier": 1.0,
         "beta": 0.1,
     }
+    values = hyperparameters.requested("reinforcement", {"eval_interval": 5})
+    looks = hyperparameters.resolved(values, 101, 7)
+    assert (looks["eval_interval"], looks["eval_samples"]) == (5, 7)
+    assert hyperparameters.resolved(values, 101, 5000)["eval_samples"] == 100
+    assert list(hyperparameters.remarks(values, 7)) == []
+    ((name, text),) = hyperparameters.remarks({**values, "reasoning_effort": "high"}, 7)
+    assert name == "reasoning_effort" and "no effect on this model" in text
+    ((name, text),) = hyperparameters.remarks(values, 0)
+    assert name == "eval_interval" and "without a validation_file" in text
     assert [hyperparameters.default_batch_size(n) for n in (10, 1_000, 10**6)] == [1, 2, 256]
     for bad in (
         {"n_epochs": 0},
@@ -324,4 +334,45 @@ def test_events_are_told_once(tmp_path: Path, sessions: Sessions) -> None:
         assert steps[1].message == "Step 2/8: training loss=0.20, full validation loss=0.70"
         listed = select(TunedModel).where(TunedModel.deleted_at.is_(None))
         models = session.scalars(listed.order_by(TunedModel.step)).all()
-        assert [m.name for m in models] == [f"ft:m:acme::tail1:ckpt-step-{n}" for n in (4, 6, 8)]
+        job = session.scalars(select(Job)).one()
+        names = [m.name for m in models]
+        assert names == [model_name(job, "acme", n) for n in (4, 6, 8)]
+        assert all(
+            name.endswith(f":ckpt-step-{n}") for name, n in zip(names, (4, 6, 8), strict=True)
+        )
+        assert len({name.split(":")[4] for name in [*names, model_name(job, "acme")]}) == 4
+
+
+def test_looks_between_epochs_are_told_with_their_step(tmp_path: Path, sessions: Sessions) -> None:
+    path = tmp_path / "events.jsonl"
+    with writing(sessions) as session:
+        add_job(session, 1, status="running", validation_file="file-2")
+
+    def seen(number: int, **more: Any) -> str:
+        return line("step", number, epoch=number / 9, loss=0.1, seconds_left=1.0, **more)
+
+    def look(number: int, rows: int) -> str:
+        return line("look", number, rows=rows, dev_rows=4, dev_loss=0.25, valid_reward_mean=0.75)
+
+    path.write_text(
+        seen(1, train_reward_mean=0.5)
+        + seen(2, look=True)
+        + look(2, 3)
+        + seen(3, look=True)
+        + look(3, 4)
+        + seen(4, look=True)
+    )
+    with writing(sessions) as session:
+        job = session.scalars(select(Job)).one()
+        ingest(session, job, EventFile(path).read(), "acme", last=False)
+        events = session.scalars(select(JobEvent).order_by(JobEvent.seq)).all()
+        first, part, whole = (e.data for e in events)  # the fourth waits for its look
+        assert first["train_mean_reward"] == first["train_reward_mean"] == 0.5
+        assert part["valid_loss"] == 0.25 and part["valid_mean_reward"] == 0.75
+        assert not any(name.startswith("full_") for name in part)
+        assert whole["full_valid_loss"] == 0.25 and whole["full_valid_mean_reward"] == 0.75
+        assert [e.message.partition(", ")[2] for e in events] == [
+            "",
+            "validation loss=0.25",
+            "full validation loss=0.25",
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -103,9 +104,13 @@ def test_supervised_job_end_to_end(server: Running) -> None:
 
         checkpoints = api.fine_tuning.jobs.checkpoints.list(job.id).data
         assert [c.step_number for c in checkpoints] == [8, 6, 4]
-        assert checkpoints[0].fine_tuned_model_checkpoint == f"{job.fine_tuned_model}:ckpt-step-8"
+        prefix = re.escape(f"ft:{MODEL}:tunewise:sums:")
+        for checkpoint in checkpoints:
+            step = checkpoint.step_number
+            name = checkpoint.fine_tuned_model_checkpoint
+            assert re.fullmatch(rf"{prefix}[A-Za-z0-9]{{8}}:ckpt-step-{step}", name)
+            assert f"Checkpoint created at step {step} with Snapshot ID: {name}" in messages
         assert checkpoints[0].metrics.full_valid_loss == newest["full_valid_loss"]
-        assert f"step 2 with Snapshot ID: {job.fine_tuned_model}:ckpt-step-2" in "".join(messages)
         first = api.fine_tuning.jobs.checkpoints.list(job.id, limit=1)
         assert first.has_more
         second = api.fine_tuning.jobs.checkpoints.list(job.id, after=first.data[0].id)

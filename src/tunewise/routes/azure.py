@@ -130,6 +130,9 @@ class AzureRoute(HostedRoute):
     def notes(self, job: TrainingJob) -> Iterator[Finding]:
         """The kind of training, the deployment with its bill, and how long Azure trains."""
         hosted = job.fine_tune.hosted
+        if job.fine_tune.method == "grpo" and not job.dev:
+            text = "Azure wants a validation file for reinforcement, and there are no dev rows"
+            yield Finding("no_validation", "error", 1, (), text, "Give `data.dev`.")
         if hosted.deploy:
             try:
                 Account.from_environment(address_of(self._ref(job.model)))

@@ -112,6 +112,8 @@ class HostedRoute:
         price = "price unknown"
         if usd is not None and self.prices is not None:
             price = f"price of {self.prices.date} from {self.prices.source}"
+        if job.fine_tune.method == "grpo":
+            how += ", without the answers that are sampled"
         batch = job.fine_tune.batch_size
         return Forecast(
             seconds=None,

@@ -228,7 +228,8 @@ class HostedHandle:
         curves = self._curves(job) or _from_events(steps)
         began = steps[0]["created_at"] if steps else job.created_at
         tokens = job.trained_tokens or 0
-        last = curves.train_loss[-1][0] if curves.train_loss else 0
+        # Reinforcement may be told by its rewards alone.
+        last = curves.train_loss[-1][0] if curves.train_loss else curves.last_step
         return TrainingResult(
             adapter=None,
             model=None,
@@ -284,6 +285,7 @@ def _from_events(steps: list[Event]) -> Curves:
     return Curves(
         train_loss=[(e["step"], e["loss"]) for e in steps if e["loss"] is not None],
         dev_loss=[(e["step"], e["full_valid_loss"]) for e in steps if "full_valid_loss" in e],
+        last_step=steps[-1]["step"] if steps else 0,
     )
 
 

@@ -10,7 +10,7 @@ from tunewise.data.chat import canonical_hash
 from tunewise.data.write import write_jsonl
 from tunewise.routes.hosted_calls import Connection
 from tunewise.routes.hosted_files import LocalFile
-from tunewise.routes.hosted_rows import METHODS, epochs_of, training_row
+from tunewise.routes.hosted_rows import METHODS, REINFORCEMENT, epochs_of, training_row
 from tunewise.training.job import TrainingJob
 
 MARK = "tunewise_job"
@@ -93,6 +93,7 @@ def _method(job: TrainingJob) -> dict[str, Any]:
     method: dict[str, Any] = {"hyperparameters": values}
     if kind == "reinforcement":
         method["grader"] = fine_tune.grader
+        values |= fine_tune.hosted.model_dump(include=set(REINFORCEMENT), exclude_none=True)
     return {"type": kind, kind: method}
 
 

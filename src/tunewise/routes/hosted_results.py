@@ -23,11 +23,13 @@ class Curves:
         dev_loss: the same on the validation file: the whole of it where it was measured, else
             samples of it.
         metrics: each figure as it last was.
+        last_step: of which there is any figure; 0 where there is none.
     """
 
     train_loss: list[tuple[int, float]] = field(default_factory=list)
     dev_loss: list[tuple[int, float]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    last_step: int = 0
 
 
 def parse_results(content: bytes, where: str = "result file") -> Curves:
@@ -58,6 +60,7 @@ def parse_results(content: bytes, where: str = "result file") -> Curves:
         train_loss=sorted(curves.get("train_loss", [])),
         dev_loss=sorted(validation),
         metrics={name: max(points)[1] for name, points in curves.items()},
+        last_step=max((step for points in curves.values() for step, _ in points), default=0),
     )
 
 

@@ -24,6 +24,9 @@ _MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "funct
 _HONOURED = frozenset(
     {"route", "method", "epochs", "batch_size", "seeds", "trained_rows", "dpo", "grader", "hosted"}
 )
+REINFORCEMENT = ("reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
+"""Of ``fine_tune.hosted``: hyper-parameters of this method alone."""
+
 _MULTIPLIER = "The services take a factor only: `fine_tune.hosted.learning_rate_multiplier`."
 
 
@@ -152,6 +155,15 @@ def _whole_job(job: TrainingJob, limits: RowLimits, count: CountTokens) -> Itera
             "hosted reinforcement needs a grader, which runs at the provider",
             "Write `fine_tune.grader` in the form of OpenAI's graders.",
         )
+    elif fine_tune.grader is not None and fine_tune.method == "grpo":
+        yield from _check_grader(fine_tune.grader)
+    others = [name for name in REINFORCEMENT if getattr(fine_tune.hosted, name) is not None]
+    if others and fine_tune.method != "grpo":
+        yield error(
+            "options_of_another_method",
+            f"only reinforcement knows `fine_tune.hosted`'s {', '.join(others)}",
+            f"Remove them, or use `method: grpo` in place of {fine_tune.method}.",
+        )
     if fine_tune.learning_rate is not None:
         yield error("learning_rate_not_hosted", "`fine_tune.learning_rate` is set", _MULTIPLIER)
     if fine_tune.trained_rows == "all":
@@ -190,6 +202,20 @@ def _whole_job(job: TrainingJob, limits: RowLimits, count: CountTokens) -> Itera
             f"the job would learn from about {total:,} tokens; the service takes {most:,}",
             "Use fewer rows or epochs.",
         )
+
+
+def _check_grader(grader: Mapping[str, Any]) -> Iterator[Finding]:
+    """A warning only: a service may know graders that are not known here."""
+    from tunewise.scoring.graders.errors import GraderError
+    from tunewise.scoring.graders.schema import parse_grader
+
+    try:
+        parse_grader(grader)
+    except GraderError as refusal:
+        text = f"the service may refuse `fine_tune.grader`: {refusal.message}"
+        where = (refusal.where,) if refusal.where else ()
+        fix = refusal.hint or "Compare it with the form of OpenAI's graders."
+        yield Finding("grader", "warning", 1, where, text, fix)
 
 
 def file_tokens(job: TrainingJob, count: CountTokens) -> int:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import BigInteger, Engine, Integer, String, create_engine, event, text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from tunewise.errors import UsageError
+from tunewise.errors import DataError, UsageError, WorkspaceError
 
 Sessions = sessionmaker[Session]
 
@@ -29,6 +29,10 @@ _WRITING = "tunewise_writing"
 WRITING: dict[str, Any] = {_WRITING: True}
 """Execution options of a connection whose transactions write."""
 _WRITE_LOCK = 0x74756E65  # of PostgreSQL's advisory locks: ours, for as long as a transaction
+_SERVER_LOCK = _WRITE_LOCK + 1  # for as long as a server runs
+_SERVER_SECONDS = 10.0
+"""Until the lock of a server that was killed is free at the latest, once its connection is seen
+to be broken."""
 _BUSY_SECONDS = 30
 
 
@@ -75,9 +79,11 @@ def open_engine(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):  # as most services write it
+            parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": not sqlite}
-        if sqlite and parsed.database not in (None, "", ":memory:"):
+        if not sqlite or parsed.database not in (None, "", ":memory:"):
             options |= {"pool_size": 16, "max_overflow": 64}
         engine = create_engine(parsed, **options)
     except (ArgumentError, NoSuchModuleError):
@@ -95,6 +101,8 @@ def open_engine(url: str) -> Engine:
     if sqlite:
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
+    else:
+        event.listen(engine, "handle_error", _explain)
     return engine
 
 
@@ -116,6 +124,8 @@ def open_database(url: str) -> Sessions:
 def reading(sessions: Sessions) -> Iterator[Session]:
     """A transaction that only reads, from one state of the database."""
     with sessions() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         yield session
 
 
@@ -127,10 +137,44 @@ def writing(sessions: Sessions) -> Iterator[Session]:
     true until it ends. Keep it short: no model, no network, no long file inside.
     """
     with sessions.begin() as session:
-        connection = session.connection(execution_options=WRITING)
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})"))
+        write_alone(session.connection(execution_options=WRITING))
         yield session
+
+
+def write_alone(connection: Connection) -> None:
+    """Wait until no other transaction writes; of SQLite, ``WRITING`` has done so already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})"))
+
+
+@contextmanager
+def only_server(sessions: Sessions) -> Iterator[None]:
+    """Be the only server that works on the database: files and weights lie in one server's folder.
+
+    Of SQLite nothing is done, since the database lies in the folder that is locked already.
+
+    Raises:
+        WorkspaceError: another one does.
+    """
+    engine: Engine = sessions.kw["bind"]
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        end = time.monotonic() + _SERVER_SECONDS
+        while not connection.scalar(text(f"SELECT pg_try_advisory_lock({_SERVER_LOCK})")):
+            if time.monotonic() > end:
+                raise WorkspaceError(
+                    "another server works on this database",
+                    where=engine.url.render_as_string(hide_password=True),
+                    hint="Stop it, or give this one another database: the files and weights that "
+                    "a database names lie in the folder of one server.",
+                )
+            time.sleep(0.25)
+        try:
+            yield
+        finally:
+            connection.invalidate()  # it is closed, not kept in the pool, and so the lock is free
 
 
 def _sqlite_connect(connection: Any, record: Any) -> None:
@@ -150,3 +194,14 @@ def _sqlite_connect(connection: Any, record: Any) -> None:
 def _sqlite_begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITING)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _explain(context: ExceptionContext) -> None:
+    """Refuse in words what PostgreSQL cannot hold and SQLite can."""
+    state = getattr(context.original_exception, "sqlstate", None)
+    if "NUL (0x00)" in str(context.original_exception) or state == "22021":
+        raise DataError(
+            "a text holds the character U+0000, which the server's database cannot store"
+        ) from None
+    if state == "22001":
+        raise DataError("a text is longer than the server's database can store") from None

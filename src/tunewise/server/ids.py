@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 
-_LETTERS = string.ascii_letters + string.digits
+LETTERS = string.ascii_letters + string.digits
 
 
 def new_id(prefix: str, length: int = 24) -> str:
@@ -14,4 +14,4 @@ def new_id(prefix: str, length: int = 24) -> str:
     24 of them hold 142 bits: an id cannot be guessed, nor met twice.
     """
     dash = "" if not prefix or prefix.endswith(("_", "-")) else "-"
-    return prefix + dash + "".join(secrets.choice(_LETTERS) for _ in range(length))
+    return prefix + dash + "".join(secrets.choice(LETTERS) for _ in range(length))

@@ -47,27 +47,29 @@ def run(settings: ServerSettings, say: Callable[[str], object]) -> None:
 
         from tunewise.server.app import create_app
         from tunewise.server.connections import allow_many_files, protocol
+        from tunewise.server.database import only_server
 
         allow_many_files()
         app = create_app(settings)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        _greet(settings, app.state.tunewise, _url(settings, listener), say)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            lifespan="on",
-            http=protocol(settings.body_seconds),
-            ws="none",
-        )
-        try:
-            uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            pass
-        finally:
-            say("Stopped.")
+        with only_server(app.state.tunewise.sessions):
+            _greet(settings, app.state.tunewise, _url(settings, listener), say)
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+                lifespan="on",
+                http=protocol(settings.body_seconds),
+                ws="none",
+            )
+            try:
+                uvicorn.Server(config).run(sockets=[listener])
+            except KeyboardInterrupt:
+                pass
+            finally:
+                say("Stopped.")
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

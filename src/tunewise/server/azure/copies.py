@@ -20,7 +20,7 @@ from tunewise.server.azure.tables import CheckpointCopy
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError
 from tunewise.server.ids import new_id
-from tunewise.server.jobs import service
+from tunewise.server.jobs import permissions, service
 from tunewise.server.jobs.api import answering
 from tunewise.server.jobs.tables import Job, TunedModel
 from tunewise.server.state import StateDep
@@ -60,7 +60,7 @@ def create(
         job, model = _find(session, caller, job_id, checkpoint)
         grantee = _project(session, asked.destination)
         if grantee != caller.project:
-            service.permit(session, model.name, [grantee])
+            permissions.permit(session, model.name, [grantee])
         same = select(CheckpointCopy).where(
             CheckpointCopy.model == model.name, CheckpointCopy.destination == asked.destination
         )

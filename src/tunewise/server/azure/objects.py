@@ -6,6 +6,7 @@ left out, since Azure's schema knows no null.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tunewise.server.azure.names import checkpoint_id, model_name
@@ -40,8 +41,9 @@ def event_object(event: JobEvent, job: Job, organization: str) -> dict[str, Any]
     """An event as ``FineTuningJobEvent``; models in its text have Azure's names."""
     shown = schema.event_object(event)
     shown["level"] = LEVELS.get(event.level, event.level)
-    ours = our_model_name(job, organization)  # checkpoints' names begin with it in both dialects
-    shown["message"] = event.message.replace(ours, model_name(job))
+    ours = our_model_name(job, organization).removesuffix(job.tail)  # of checkpoints too
+    pattern = rf"{re.escape(ours)}[A-Za-z0-9]{{{len(job.tail)}}}"
+    shown["message"] = re.sub(pattern, lambda _: model_name(job), event.message)
     return shown
 
 

@@ -6,9 +6,11 @@ server ended or was killed, this process ends too.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
+import queue
 import sys
 import threading
 from typing import Any
@@ -22,11 +24,36 @@ def main() -> None:
     source = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
     logging.basicConfig(format="engine: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
+    from tunewise.server.inference import wire
+
+    engines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def read() -> None:
+        # Before the engine is there, for torch takes seconds to import: a server that stops
+        # meanwhile need not wait for it.
+        message = wire.receive(source)
+        if message is None:
+            os._exit(0)
+        engine = engines.get()
+        while message is not None:
+            engine.take(message)
+            message = wire.receive(source)
+        engine.take(None)
+        # A step that takes long, or a model that loads, must not outlive the server by much.
+        threading.Timer(5.0, os._exit, (0,)).start()
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+
+    # What the imports make stays; a collector that looks through it again and again takes a tenth
+    # of their time or more.
+    gc.disable()
     import torch
 
-    from tunewise.server.inference import wire
     from tunewise.server.inference.engine import Engine
     from tunewise.server.inference.limits import EngineLimits
+
+    gc.freeze()
+    gc.enable()
 
     limits = EngineLimits(**json.loads(sys.argv[1]))
     torch.set_num_threads(limits.threads or _threads())
@@ -38,15 +65,7 @@ def main() -> None:
             os._exit(0)  # the server is gone, and with it everyone who waits
 
     engine = Engine(limits, send)
-
-    def read() -> None:
-        while (message := wire.receive(source)) is not None:
-            engine.take(message)
-        engine.take(None)
-        # A step that takes long, or a model that loads, must not outlive the server by much.
-        threading.Timer(5.0, os._exit, (0,)).start()
-
-    threading.Thread(target=read, name="reader", daemon=True).start()
+    engines.put(engine)
     send({"alive": True})
     engine.run()
     output.flush()

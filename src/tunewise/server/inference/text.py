@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers.decoders import DecodeStream
 
 from tunewise.models.chat_format import parse_tool_calls
+from tunewise.models.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -135,40 +136,12 @@ class TokenTexts:
     """A token's own text and bytes, for log-probabilities; each computed once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer: Any = tokenizer
-        self._special = set(tokenizer.all_special_ids)
-        self._bytes = _byte_decoder(self._tokenizer)
+        self._bytes = TokenBytes(tokenizer)
         self._known: dict[int, tuple[str, tuple[int, ...]]] = {}
 
     def __call__(self, token: int) -> tuple[str, tuple[int, ...]]:
         """Its text (U+FFFD for parts of characters) and its UTF-8 bytes."""
         if token not in self._known:
-            raw = self._raw(token)
+            raw = self._bytes(token)
             self._known[token] = (raw.decode("utf-8", "replace"), tuple(raw))
         return self._known[token]
-
-    def _raw(self, token: int) -> bytes:
-        name = self._tokenizer.convert_ids_to_tokens(token)
-        if name is None:  # padding of the vocabulary
-            return b""
-        if token in self._special:
-            return str(name).encode()
-        if self._bytes is not None and all(c in self._bytes for c in name):
-            return bytes(self._bytes[c] for c in name)
-        if len(name) == 6 and name.startswith("<0x"):  # SentencePiece's byte fallback
-            return bytes([int(name[3:5], 16)])
-        if "▁" in name:
-            return str(name).replace("▁", " ").encode()
-        return str(self._tokenizer.decode([token])).encode()
-
-
-def _byte_decoder(tokenizer: Any) -> dict[str, int] | None:
-    """GPT-2's characters for bytes, where the tokenizer writes them (byte-level BPE)."""
-    fast = getattr(tokenizer, "_tokenizer", None)
-    if fast is None or "ByteLevel" not in repr(fast.decoder):
-        return None
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in printable]
-    table = {chr(b): b for b in printable}
-    table.update({chr(256 + i): b for i, b in enumerate(rest)})
-    return table

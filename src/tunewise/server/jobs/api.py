@@ -15,7 +15,8 @@ from tunewise.server.access import CallerDep, require_admin
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError
 from tunewise.server.idempotency import idempotent
-from tunewise.server.jobs import service
+from tunewise.server.jobs import permissions, service
+from tunewise.server.jobs.refused import JobRefused
 from tunewise.server.jobs.schema import (
     CreateJob,
     Permit,
@@ -24,7 +25,6 @@ from tunewise.server.jobs.schema import (
     job_object,
     permission_object,
 )
-from tunewise.server.jobs.service import JobRefused
 from tunewise.server.jobs.tables import CheckpointPermission, Job, JobEvent, TunedModel
 from tunewise.server.paging import page
 from tunewise.server.state import ServerState, StateDep
@@ -184,7 +184,7 @@ def list_permissions(
     """Which other projects may use a checkpoint."""
     require_admin(caller)
     with answering(), reading(state.sessions) as session:
-        service.tuned(session, checkpoint)
+        permissions.tuned(session, checkpoint)
         where = [] if project_id is None else [CheckpointPermission.grantee == project_id]
         found = page(
             session,
@@ -205,7 +205,7 @@ def create_permissions(
     """Let other projects use a checkpoint."""
     require_admin(caller)
     with answering(), writing(state.sessions) as session:
-        made = service.permit(session, checkpoint, asked.project_ids)
+        made = permissions.permit(session, checkpoint, asked.project_ids)
         data = [permission_object(permission) for permission in made]
     return {
         "object": "list",
@@ -223,5 +223,5 @@ def delete_permission(
     """Take a permission back."""
     require_admin(caller)
     with answering(), writing(state.sessions) as session:
-        service.forbid(session, checkpoint, permission_id)
+        permissions.forbid(session, checkpoint, permission_id)
     return {"object": "checkpoint.permission", "id": permission_id, "deleted": True}

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from tunewise.data.findings import Finding
 from tunewise.server.database import writing
-from tunewise.server.jobs.hyperparameters import resolved
+from tunewise.server.jobs.hyperparameters import remarks, resolved
 from tunewise.server.jobs.integrations import notices
 from tunewise.server.jobs.story import end, tell
 from tunewise.server.jobs.tables import Job
@@ -59,8 +59,10 @@ def check(state: ServerState, job: Job, training: Path | None, validation: Path 
             tell(session, fresh, f"warning {param} {finding.code}"[:64], text, level="warn")
         for place, (level, text) in enumerate(notices(fresh.integrations or ())):
             tell(session, fresh, f"integration {place}", text, level=level)
+        for name, text in remarks(fresh.requested, counts[1]):
+            tell(session, fresh, f"hyperparameter {name}", text, level="warn")
         fresh.rows = counts
-        fresh.resolved = resolved(fresh.requested, counts[0])
+        fresh.resolved = resolved(fresh.requested, *counts)
         fresh.status = "queued"
         tell(session, fresh, "queued", "Files validated, moving job to queued state")
     return True

@@ -7,7 +7,7 @@ analysis for chat model fine-tuning*, and a batch of about 0.2 % of the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ DEFAULT_BETA = 0.1
 
 TRAINERS: Mapping[Method, str] = {"supervised": "sft", "dpo": "dpo", "reinforcement": "grpo"}
 """What the trainer calls each method."""
+
+EVAL_INTERVAL = 10
+MOST_EVAL_SAMPLES = 100
+"""Of the validation file, for a look between two epochs where the request leaves it open."""
 
 AUTO = "auto"
 EFFORTS = ("default", "low", "medium", "high")
@@ -123,12 +127,13 @@ def _checked(name: str, value: Any, allowed: Range) -> float | str:
     return int(value) if allowed.whole else value
 
 
-def resolved(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
+def resolved(values: Mapping[str, Any], rows: int, validation_rows: int = 0) -> dict[str, Any]:
     """The hyper-parameters that a job runs with, once its rows are counted.
 
     Args:
         values: from ``requested``.
         rows: examples of the training file.
+        validation_rows: of the validation file.
     """
     defaults: dict[str, Any] = {
         "n_epochs": default_epochs(rows),
@@ -136,10 +141,28 @@ def resolved(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
         "learning_rate_multiplier": 1.0,
         "beta": DEFAULT_BETA,
         "compute_multiplier": 1.0,
-        "eval_interval": 10,
-        "eval_samples": 1,
+        "eval_interval": EVAL_INTERVAL,
+        "eval_samples": max(1, min(validation_rows, MOST_EVAL_SAMPLES)),
     }
     return {name: defaults[name] if value == AUTO else value for name, value in values.items()}
+
+
+def remarks(values: Mapping[str, Any], validation_rows: int) -> Iterator[tuple[str, str]]:
+    """What has no effect on this job: the hyper-parameter and a sentence about it.
+
+    Args:
+        values: from ``requested``.
+    """
+    effort = values.get("reasoning_effort", "default")
+    if effort != "default":
+        yield (
+            "reasoning_effort",
+            f"reasoning_effort={effort} has no effect on this model, which has no levels of "
+            "reasoning effort; its answers are sampled as it gives them.",
+        )
+    given = [n for n in ("eval_interval", "eval_samples") if values.get(n, AUTO) != AUTO]
+    if given and not validation_rows:
+        yield given[0], f"{' and '.join(given)} mean nothing without a validation_file."
 
 
 def default_batch_size(rows: int) -> int:

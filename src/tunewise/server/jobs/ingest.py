@@ -23,6 +23,8 @@ from tunewise.server.jobs.tables import Job, JobEvent, TunedModel
 
 SHOWN_CHECKPOINTS = 3
 _AT_ONCE = 1 << 20  # bytes
+_LOOKS = ("eval", "look")
+"""The trainer's words for a look at the whole validation file, and at a part of it."""
 
 Event = Mapping[str, Any]
 
@@ -92,7 +94,7 @@ def ingest(
         if event["event"] == "step" and _looks_at_dev(job, event):
             if following is None and not last:
                 break  # its look at the validation file is still to come
-            if following is None or following["event"] != "eval":
+            if following is None or following["event"] not in _LOOKS:
                 place = end  # it was killed there; the step is done again
                 continue
         _tell_one(session, job, event, following, organization, freed)
@@ -103,7 +105,8 @@ def ingest(
 def _looks_at_dev(job: Job, event: Event) -> bool:
     if job.validation_file is None:
         return False
-    return event["step"] == event["total_steps"] or float(event["epoch"]).is_integer()
+    ends = event["step"] == event["total_steps"] or float(event["epoch"]).is_integer()
+    return ends or event.get("look") is True
 
 
 def _tell_one(
@@ -143,15 +146,27 @@ def _step(session: Session, job: Job, event: Event, following: Event | None) -> 
         return
     data = {"step": step, "total_steps": total, "train_loss": event["loss"], **_figures(event)}
     text = f"Step {step}/{total}: training loss={event['loss']:.2f}"
-    if following is not None and following["event"] == "eval" and following["step"] == step:
+    if following is not None and following["event"] in _LOOKS and following["step"] == step:
         loss = following["dev_loss"]
         figures = _figures(following)
-        data |= {"valid_loss": loss, "full_valid_loss": loss, **figures}
-        data |= {f"full_{name}": value for name, value in figures.items()}
-        text += f", full validation loss={loss:.2f}"
+        data |= {"valid_loss": loss, **figures}
+        full = following["event"] == "eval" or following["rows"] == following["dev_rows"]
+        if full:
+            data |= {f"full_{name}": value for name, value in figures.items()}
+            data["full_valid_loss"] = loss
+        text += f", {'full ' if full else ''}validation loss={loss:.2f}"
+    data |= {new: data[old] for old, new in _OF_REWARDS.items() if old in data}
     data = {k: v for k, v in data.items() if math.isfinite(v)}  # JSON has no other numbers
     tell(session, job, f"step {step}", text, data=data)
     job.step, job.total_steps, job.attempts = step, total, 0
+
+
+_OF_REWARDS = {
+    "train_reward_mean": "train_mean_reward",
+    "valid_reward_mean": "valid_mean_reward",
+    "full_valid_reward_mean": "full_valid_mean_reward",
+}
+"""The names under which OpenAI's and Azure's guides show the rewards of a step as well."""
 
 
 def _figures(event: Event) -> dict[str, float]:
@@ -166,7 +181,9 @@ def _figures(event: Event) -> dict[str, float]:
 def _checkpoint(session: Session, job: Job, step: int, organization: str) -> list[str]:
     """List the weights of an epoch; the folders of those that are now too many."""
     name = model_name(job, organization, step)
-    known = session.scalar(select(TunedModel.seq).where(TunedModel.name == name))
+    known = session.scalar(
+        select(TunedModel.seq).where(TunedModel.job_id == job.id, TunedModel.step == step)
+    )
     if known is not None:
         return []
     metrics = session.scalar(

@@ -25,7 +25,7 @@ from tunewise.server.jobs.ingest import EventFile, ingest
 from tunewise.server.jobs.integrations import trackers
 from tunewise.server.jobs.process import Worker
 from tunewise.server.jobs.story import OVER, tell
-from tunewise.server.jobs.tables import Job
+from tunewise.server.jobs.tables import Job, TunedModel
 from tunewise.server.jobs.worker import JOB, OUTCOME, RUN, Assignment
 from tunewise.server.state import ServerState
 from tunewise.server.tables import File
@@ -237,9 +237,17 @@ class JobQueue:
             grader=job.grader,
             trackers=trackers(job.integrations),
             threads=self._state.settings.worker_threads,
+            start=self._start_folder(session, job),
         )
         place.parent.mkdir(mode=0o700, exist_ok=True)
         write_json_atomic(place, asdict(value))
+
+    def _start_folder(self, session: Session, job: Job) -> str | None:
+        if job.parent is None:
+            return None
+        folder = session.scalar(select(TunedModel.folder).where(TunedModel.name == job.parent))
+        assert folder is not None  # a model is not deleted while a job begins with it
+        return str(self._state.settings.home / folder)
 
     def _blob(self, session: Session, file_id: str) -> Path:
         digest = session.scalar(select(File.blob).where(File.id == file_id))

@@ -16,7 +16,8 @@ from tunewise.server.azure.tables import Deployment
 from tunewise.server.database import now
 from tunewise.server.errors import ApiError
 from tunewise.server.inference.protocol import ModelRef
-from tunewise.server.jobs.tables import CheckpointPermission, TunedModel
+from tunewise.server.jobs.story import OVER
+from tunewise.server.jobs.tables import CheckpointPermission, Job, TunedModel
 from tunewise.server.settings import ServerSettings
 
 _SHOWN = 30
@@ -66,7 +67,7 @@ def weights(session: Session, caller: Caller, name: str) -> ModelRef:
 
 def _find(session: Session, caller: Caller, name: str) -> ModelRef | None:
     settings = _settings(session)
-    tuned = session.scalar(_tuned(caller.project).where(TunedModel.name == name))
+    tuned = session.scalar(usable(caller.project).where(TunedModel.name == name))
     if tuned is not None:
         return ModelRef(tuned.base, str(settings.home / tuned.folder), name)
     base = base_of(settings, name)
@@ -76,7 +77,7 @@ def _find(session: Session, caller: Caller, name: str) -> ModelRef | None:
 def visible(session: Session, caller: Caller) -> list[VisibleModel]:
     """All models that the caller may use: base models, then tuned ones in order of creation."""
     bases = [VisibleModel(name, None, False, False) for name in sorted(_settings(session).models)]
-    rows = session.scalars(_tuned(caller.project).order_by(TunedModel.seq)).all()
+    rows = session.scalars(usable(caller.project).order_by(TunedModel.seq)).all()
     return bases + [
         VisibleModel(row.name, row.created_at, True, row.project == caller.project) for row in rows
     ]
@@ -90,9 +91,9 @@ def remove(session: Session, caller: Caller, name: str) -> Path:
 
     Raises:
         ApiError: 404, there is none; 403, it is a base model or another project's; 409, it is
-            deployed.
+            deployed, or a job that is not over begins with it.
     """
-    row = session.scalar(_tuned(caller.project).where(TunedModel.name == name))
+    row = session.scalar(usable(caller.project).where(TunedModel.name == name))
     if row is None:
         resolve(session, caller, name)  # says what there is
         raise ApiError(
@@ -114,6 +115,17 @@ def remove(session: Session, caller: Caller, name: str) -> Path:
             "first.",
             code="model_deployed",
         )
+    child = session.scalar(
+        select(Job).where(Job.parent == row.name, Job.has_worker | Job.status.not_in(OVER)).limit(1)
+    )
+    if child is not None:
+        whose = child.id if child.project == caller.project else "of another project"
+        raise ApiError(
+            409,
+            f"The fine-tuning job {whose} begins with the model {name!r}. Wait until the job is "
+            "over, or cancel it.",
+            code="model_in_use",
+        )
     row.deleted_at = now()
     return _settings(session).home / row.folder
 
@@ -128,7 +140,8 @@ def base_of(settings: ServerSettings, name: str) -> str | None:
     return settings.models.get(name)
 
 
-def _tuned(project: str) -> Select[TunedModel]:
+def usable(project: str) -> Select[TunedModel]:
+    """The tuned models and checkpoints that a project may use: its own, and those permitted."""
     shared = select(CheckpointPermission.model).where(CheckpointPermission.grantee == project)
     mine: ColumnElement[bool] = TunedModel.project == project
     return select(TunedModel).where(

@@ -89,7 +89,7 @@ class MethodRequest(_Open):
 class CreateJob(_Open):
     """The body of ``POST /v1/fine_tuning/jobs``."""
 
-    model: str = Field(min_length=1, max_length=255)
+    model: str = Field(min_length=1, max_length=512)
     training_file: str = Field(min_length=1, max_length=128)
     validation_file: str | None = Field(None, max_length=128)
     suffix: str | None = Field(None, min_length=1, max_length=64)
@@ -129,7 +129,7 @@ def job_object(job: Job, organization: str) -> dict[str, Any]:
     return {
         "object": "fine_tuning.job",
         "id": job.id,
-        "model": job.model,
+        "model": job.asked_model or job.model,
         "created_at": job.created_at,
         "finished_at": job.finished_at,
         "fine_tuned_model": job.fine_tuned_model,

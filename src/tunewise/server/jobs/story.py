@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from tunewise.server import metrics
 from tunewise.server.database import now
-from tunewise.server.ids import new_id
+from tunewise.server.ids import LETTERS, new_id
 from tunewise.server.jobs.tables import Job, JobEvent
 
 OVER = frozenset({"succeeded", "failed", "cancelled"})
@@ -64,6 +65,14 @@ def end(session: Session, job: Job, status: str, error: Mapping[str, Any] | None
 
 
 def model_name(job: Job, organization: str, step: int | None = None) -> str:
-    """``ft:<base>:<organisation>:<suffix>:<8 characters>``, with ``:ckpt-step-N`` for a step."""
-    name = f"ft:{job.model}:{organization}:{job.suffix or ''}:{job.tail}"
-    return name if step is None else f"{name}:ckpt-step-{step}"
+    """``ft:<base>:<organisation>:<suffix>:<8 characters>``, with ``:ckpt-step-N`` for a step.
+
+    Each checkpoint has 8 characters of its own, as at OpenAI. They are computed, so that a step
+    that is told again has the same name.
+    """
+    name = f"ft:{job.model}:{organization}:{job.suffix or ''}:"
+    if step is None:
+        return name + job.tail
+    digest = hashlib.sha256(f"{job.id} {step}".encode()).digest()
+    own = "".join(LETTERS[byte % len(LETTERS)] for byte in digest[: len(job.tail)])
+    return f"{name}{own}:ckpt-step-{step}"

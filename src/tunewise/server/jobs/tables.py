@@ -28,7 +28,10 @@ class Job(Listed, Base):
             just paused may still have a process that is about to stop.
         has_worker: whether a process may work on it: from before it starts until it is known to
             have ended.
-        model: as requested; ``base`` is the local model behind it.
+        model: name of the base model; ``base`` is the local model behind it.
+        parent: name of the tuned model or checkpoint whose weights training begins with, which
+            stays as long as the job is not over; ``asked_model`` as the request named it, in
+            either dialect. None where training begins with the base.
         method: as requested, with its grader; ``requested`` the hyper-parameters checked, with
             ``auto``; ``resolved`` those that it runs with, once its rows are counted.
         grader: of a reinforcement job, with local models in place of names.
@@ -48,6 +51,8 @@ class Job(Listed, Base):
     has_worker: Mapped[bool] = mapped_column(default=False, index=True)
     model: Mapped[str] = mapped_column(String(255))
     base: Mapped[str] = mapped_column(Text)
+    parent: Mapped[str | None] = mapped_column(String(512), index=True)
+    asked_model: Mapped[str | None] = mapped_column(String(512))
     method: Mapped[dict[str, Any]] = mapped_column(JSON)
     requested: Mapped[dict[str, Any]] = mapped_column(JSON)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(JSON)

@@ -63,6 +63,7 @@ class Assignment:
         model: spec or folder of the base.
         training, validation: files of rows, and how many rows each has.
         hyperparameters: resolved, without ``auto``.
+        start: folder of the adapter that training begins with; None for the base.
         grader: of a reinforcement job.
         trackers: that are told each step, with environment variables that say where.
         threads: for torch; None takes what the machine has.
@@ -79,6 +80,7 @@ class Assignment:
     grader: dict[str, Any] | None
     trackers: dict[str, dict[str, str]]
     threads: int | None
+    start: str | None = None
 
 
 def main(folder: Path) -> int:
@@ -173,6 +175,9 @@ def _training_job(folder: Path) -> TrainingJob:
             threads=wanted.threads,
             keep="last",
             keep_epochs=KEPT_EPOCHS,
+            start=Path(wanted.start) if wanted.start else None,
+            eval_every=values.get("eval_interval"),
+            eval_rows=values.get("eval_samples", 1),
         )
         write_job(job, rows)
     return read_job(rows)

@@ -15,7 +15,8 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DatabaseError
 
 from tunewise.errors import WorkspaceError
-from tunewise.server.database import WRITING, open_engine
+from tunewise.server.database import WRITING, open_engine, write_alone
+from tunewise.study.keys import redact
 
 SCRIPTS = Path(__file__).parent
 
@@ -61,10 +62,13 @@ def _revision(engine: Engine, shown: str) -> str | None:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except DatabaseError as error:
+        hint = "Restore a backup: tunewise server restore FILE --home FOLDER"
+        if engine.dialect.name != "sqlite":
+            hint = "Does it run there, and are user, password and the database's name right?"
         raise WorkspaceError(
-            f"the database cannot be opened: {error.orig}",
+            f"the database cannot be opened: {redact(str(error.orig).strip())}",
             where=shown,
-            hint="Restore a backup: tunewise server restore FILE --home FOLDER",
+            hint=hint,
         ) from error
 
 
@@ -74,6 +78,7 @@ def _run(engine: Engine, scripts: Path, shown: str) -> None:
     try:
         # Another process that starts at the same time waits here, and then finds nothing to do.
         with engine.connect().execution_options(**WRITING) as connection, connection.begin():
+            write_alone(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except Exception as error:
