@@ -29,7 +29,7 @@ demo: $(VENV)/.local
 	$(BIN)/tunewise demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" --dist loadfile
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

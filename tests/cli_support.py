@@ -1,4 +1,4 @@
-"""The installed command in a folder of its own, and studies of recorded answers to run with it."""
+"""The command in a folder of its own, and studies of recorded answers to run with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import random
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from tunewise.cli import main
 
 COMMAND = Path(sys.executable).parent / "tunewise"
 TIMEOUT = 120
@@ -19,7 +27,7 @@ TIMEOUT = 120
 
 @dataclass(frozen=True)
 class Run:
-    """How a command ended: exit code, what it printed, and CPU seconds of its own."""
+    """How a command ended: exit code, what it printed, and its CPU seconds."""
 
     code: int
     out: str
@@ -38,14 +46,30 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def tunewise(
-    *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, code: int | None = 0
+    *arguments: object,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    code: int | None = 0,
+    process: bool = False,
 ) -> Run:
-    """Run the command; its exit code must be ``code`` (None: any), and it may not crash."""
+    """Run the command; its exit code must be ``code`` (None: any), and it may not crash.
+
+    Its entry point is called in this process, since Python and the libraries take most of a second
+    to start; with ``process`` the installed command runs in one of its own.
+    """
+    given, more = [*map(str, arguments)], environment(**(env or {}))
+    run = _apart(given, cwd, more) if process else _here(given, cwd, more)
+    assert "Traceback" not in run.out + run.err, run
+    assert code is None or run.code == code, run
+    return run
+
+
+def _apart(arguments: list[str], cwd: Path, env: Mapping[str, str]) -> Run:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [COMMAND, *map(str, arguments)],
+        [COMMAND, *arguments],
         cwd=cwd,
-        env=environment(**(env or {})),
+        env=env,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -53,10 +77,27 @@ def tunewise(
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    run = Run(done.returncode, done.stdout, done.stderr, cpu)
-    assert "Traceback" not in run.out + run.err, run
-    assert code is None or run.code == code, run
-    return run
+    return Run(done.returncode, done.stdout, done.stderr, cpu)
+
+
+def _here(arguments: list[str], cwd: Path, env: Mapping[str, str]) -> Run:
+    began = time.process_time()
+    # Real files, since the command may ask for their descriptors.
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        paths = Path(folder, "out"), Path(folder, "err")
+        out, err = (stack.enter_context(path.open("w", encoding="utf-8")) for path in paths)
+        stack.enter_context(patch.object(sys, "argv", ["tunewise", *arguments]))
+        stack.enter_context(patch.dict(os.environ, env))
+        stack.enter_context(chdir(cwd))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out.flush()
+        err.flush()
+        said = [path.read_text("utf-8") for path in paths]
+    assert isinstance(ended.value.code, int)
+    return Run(ended.value.code, said[0], said[1], time.process_time() - began)
 
 
 def refused(*arguments: object, cwd: Path, code: int, says: Sequence[str], **more: Any) -> Run:

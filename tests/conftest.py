@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from server_support import Running
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line sets it
+
+LONGEST = (
+    "test_pipeline_local.py",
+    "test_server_jobs_crash.py",
+    "test_server_jobs_methods.py",
+    "test_server_contract.py",
+    "test_server_chaos.py",
+    "test_server_jobs_run.py",
+    "test_training_methods.py",
+    "test_training_exactness.py",
+    "test_demo.py",
+    "test_examples.py",
+    "test_cli_train.py",
+    "test_scoring_graders_sandbox.py",
+    "test_server_azure.py",
+    "test_server_hostile.py",
+    "test_pipeline_crash.py",
+    "test_training_crash.py",
+    "test_training_loop.py",
+)
+"""They begin first: else one worker would still be at the last of them when the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, for `--dist loadfile --no-loadscope-reorder`."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +58,23 @@ def shared() -> Path:
 def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the workspace of whoever runs it."""
     monkeypatch.setenv("TUNEWISE_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all files that need none of their own: its engine takes seconds to start."""
+    from server_support import running_server
+
+    models = dict.fromkeys(("tunewise/tiny", "gpt-4o-mini-2024-07-18"), "tunewise/tiny")
+    settings = {"models": models, "worker_threads": 1, "chat_retention_days": 7}
+    with running_server(tmp_path_factory.mktemp("shared"), **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(shared_server: Running, request: pytest.FixtureRequest) -> Running:
+    """The shared server, with an admin's key of a project that is this file's own."""
+    from server_support import make_key
+
+    key = make_key(shared_server.home, project=request.module.__name__, admin=True)
+    return shared_server._replace(key=key)

@@ -29,9 +29,9 @@ def test_help_is_quick_light_and_whole(tmp_path: Path) -> None:
         (line,) = re.findall(rf"(?m)^  {command} +(\S.*)$", run.out)
         assert line.endswith(".") and not line.endswith("..."), line  # not cut off
     assert "tunewise demo" in run.out and "tunewise init rows.jsonl" in run.out
-    again = tunewise("--help", cwd=tmp_path)
+    again = tunewise("--help", cwd=tmp_path, process=True)
     assert again.cpu_seconds < 0.6  # 0.2 alone; the bound is loose for busy machines
-    assert tunewise("--version", cwd=tmp_path).out == f"tunewise {__version__}\n"
+    assert tunewise("--version", cwd=tmp_path, process=True).out == f"tunewise {__version__}\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,7 +43,7 @@ def test_each_command_has_an_example(tmp_path: Path, command: str) -> None:
 
 
 def test_without_a_command_the_help_comes(tmp_path: Path) -> None:
-    run = tunewise(cwd=tmp_path, code=2)
+    run = tunewise(cwd=tmp_path, code=2, process=True)
     assert "Commands:" in run.out + run.err
 
 

@@ -29,7 +29,7 @@ CANDIDATE = {
 
 def test_json_alone_on_stdout_with_all_keys_and_again_from_disk(tmp_path: Path) -> None:
     study = recorded(tmp_path, GAIN, prompt_tokens=90, completion_tokens=10, latency_s=0.2)
-    run = tunewise("run", study, "--json", cwd=tmp_path)
+    run = tunewise("run", study, "--json", cwd=tmp_path, process=True)
     verdict = run.json
     assert verdict.keys() >= TOP
     assert verdict["primary"].keys() >= PRIMARY
@@ -57,8 +57,8 @@ def test_json_alone_on_stdout_with_all_keys_and_again_from_disk(tmp_path: Path) 
 def test_a_thousand_items_four_times_in_under_five_seconds_without_torch(tmp_path: Path) -> None:
     shares = {"tuned": 0.8, "zero_shot": 0.5, "few_shot": 0.6, "rag": 0.7}
     study = recorded(tmp_path, shares, dev=200, test=800)
-    tunewise("--version", cwd=tmp_path)
-    run = tunewise("run", study, "--json", cwd=tmp_path)
+    tunewise("--version", cwd=tmp_path, process=True)
+    run = tunewise("run", study, "--json", cwd=tmp_path, process=True)
     assert run.json["test"]["n"] == 800
     # Processor time, since a busy machine stretches the clock; the work is single-threaded.
     assert run.cpu_seconds < 5

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,16 +16,10 @@ pytest.importorskip("peft")
 pytest.importorskip("fastapi")
 
 from cli_support import environment
-from server_support import Running, running_server
+from server_support import Running
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODEL = "gpt-4o-mini-2024-07-18"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running_server(tmp_path_factory.mktemp("examples"), models={MODEL: "tunewise/tiny"}) as it:
-        yield it
 
 
 def run(script: str, *arguments: object, **env: str) -> str:

@@ -168,13 +168,13 @@ def test_a_disk_that_fills_up_and_is_freed(tmp_path: Path) -> None:
     try:
         study = recorded(tmp_path, SHARES)
         options = ["--json", "--workspace", disk / "ws"]
-        full = tunewise("run", study, *options, cwd=tmp_path, code=3)
+        full = tunewise("run", study, *options, cwd=tmp_path, code=3, process=True)
         assert "the disk is full" in full.err and "tunewise clean" in full.err
         assert str(disk) in full.err and full.out == ""
         readable(disk)
         assert not [p for p in disk.rglob(".*.json*") if p.is_file()]
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-        run = tunewise("run", study, *options, cwd=tmp_path)
+        run = tunewise("run", study, *options, cwd=tmp_path, process=True)
         assert steady(run.json) == undisturbed(study)
     finally:
         subprocess.run(["umount", str(disk)], check=True)

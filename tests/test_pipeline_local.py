@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cli_support import COMMAND, environment, tunewise
 from models_support import save_model
 from tunewise.errors import WorkspaceError
 from tunewise.pipeline.reporter import SilentReporter
@@ -157,11 +156,11 @@ def test_a_changed_target_trains_nothing_again(
 def test_a_killed_run_goes_on_to_the_same_scores(
     study: Path, done: tuple[Workspace, Outcome], tmp_path: Path
 ) -> None:
-    command = [str(Path(sys.executable).parent / "tunewise"), "run", str(study), "--json"]
-    environment = {**os.environ, "TUNEWISE_HOME": str(tmp_path / "home")}
+    env = {"TUNEWISE_HOME": str(tmp_path / "home")}
     child = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        [COMMAND, "run", study, "--json"],
+        env=environment(**env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and child.poll() is None:
         if list((tmp_path / "home").glob("studies/warm/*/stages/fit-zero_shot.json")):
@@ -169,9 +168,7 @@ def test_a_killed_run_goes_on_to_the_same_scores(
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert finished.returncode == 0, finished.stderr
-    again = json.loads(finished.stdout)
+    again = tunewise("run", study, "--json", cwd=tmp_path, env=env).json
     whole = done[1].verdict
     assert {c["name"]: c["score"] for c in again["candidates"]} == {
         c.name: c.score for c in whole.candidates

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -13,17 +15,24 @@ pytest.importorskip("transformers")
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "pretrain_tiny.py"
 
 
-def pretrain(out: Path, *more: str) -> str:
-    command = [sys.executable, str(SCRIPT), "--out", str(out), "--smoke", "--device", "cpu", *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def command(out: Path, *more: str) -> list[str]:
+    options = ["--smoke", "--device", "cpu", "--threads", "1"]
+    return [str(SCRIPT), "--out", str(out), *options, *more]
+
+
+def pretrain(out: Path, *more: str) -> None:
+    """Run the script in this process, where torch is imported already."""
+    with patch.object(sys, "argv", command(out, *more)), patch.object(sys, "path", [*sys.path]):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke")
-    assert '"scores"' in pretrain(out)
+    run = [sys.executable, *command(out)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert '"scores"' in done.stdout
     return out
 
 

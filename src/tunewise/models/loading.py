@@ -160,13 +160,13 @@ def load_local(
         MissingExtraError: torch and transformers are not installed.
     """
     try:
+        folder = locate(ref)  # first: a wrong name need not wait seconds for torch
         import torch
         import transformers
     except ImportError as error:
         raise MissingExtraError(f"The model {ref.spec}", "local") from error
     from tunewise.models.quiet import quiet
 
-    folder = locate(ref)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
