@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -21,12 +22,15 @@ from training_support import (
     word_examples,
 )
 from tunewise.errors import TrainingError
+from tunewise.models.loading import load_local
+from tunewise.models.names import parse_model
 from tunewise.study.schema import FineTune
 from tunewise.training import memory
 from tunewise.training.batches import flatten, sort_rows
 from tunewise.training.guard import FEWEST, rise
-from tunewise.training.job import LossSpikeError, TrainingJob
+from tunewise.training.job import LossSpikeError, TrainingJob, TrainingStopped
 from tunewise.training.loop import train
+from tunewise.training.setup import load_base
 from tunewise.training.sweep import default_learning_rates
 
 torch.set_num_threads(1)
@@ -146,12 +150,33 @@ def test_a_run_that_would_not_fit_recomputes_and_cuts_its_steps(job, tmp_path, m
     assert not refused.config["recompute"]
 
 
-def test_qlora_without_a_gpu_says_what_is_missing(job):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(TrainingError, match="no NVIDIA GPU") as caught:
+def test_qlora_without_its_package_says_what_is_missing(job, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name)
+    )
+    with pytest.raises(TrainingError, match="bitsandbytes, which is not installed") as caught:
         train(replace(job, fine_tune=FineTune(adapter="qlora")))
-    assert "adapter: lora" in str(caught.value)
+    assert "pip install bitsandbytes" in str(caught.value) and "adapter: lora" in str(caught.value)
+
+
+def test_qlora_learns_over_a_base_in_four_bits(job, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="4 bits need bitsandbytes")
+    fine_tune = FineTune(adapter="qlora", batch_size=8, lora={"rank": 8})
+    loaded, _ = load_base(job.model, fine_tune)
+    held = [m for m in loaded.model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(held) == 14 and {m.weight.dtype for m in held} == {torch.uint8}
+    tuned = replace(job, fine_tune=fine_tune, epochs=2, output=tmp_path / "whole")
+    whole = train(tuned)
+    assert whole.path == "flat" and whole.train_loss[-1] < 0.8 * whole.train_loss[0]
+    # Killed or stopped, it goes on to the same bits, and the adapter fits the base as it was.
+    parts, events = replace(tuned, output=tmp_path / "parts"), []
+    with pytest.raises(TrainingStopped):
+        train(parts, events.append, stop=lambda: any(e.get("step") == 2 for e in events))
+    assert train(parts).train_loss == whole.train_loss
+    file = "adapter_model.safetensors"
+    assert (parts.output / "adapter" / file).read_bytes() == (whole.adapter / file).read_bytes()
+    assert load_local(parse_model(job.model), adapter=whole.adapter).adapters
 
 
 def test_preferences_are_learnt_more_slowly():

@@ -31,10 +31,11 @@ from tunewise.models.names import parse_model
 from tunewise.study.schema import FineTune
 from tunewise.training.items import Items
 from tunewise.training.job import TrainingJob, TrainingStopped
-from tunewise.training.loop import encoder_of, train
+from tunewise.training.loop import train
 from tunewise.training.methods import make_method
 from tunewise.training.methods.base import Context
 from tunewise.training.methods.pretrain import as_examples
+from tunewise.training.ready import encoder_of
 from tunewise.training.rows import EncodedRow
 
 torch.set_num_threads(1)

@@ -102,12 +102,26 @@ class Grpo(Strict):
 
 
 class Distill(Strict):
-    """Answers of a teacher in place of the wanted ones."""
+    """Answers of a teacher in place of the wanted ones, with its log-probabilities if recorded."""
 
     answers: str | None = Field(
-        None, description="file with the teacher's answers: rows with `id` and `answer`"
+        None,
+        description="file with the teacher's answers: rows with `id` and `answer` (text, a "
+        "message, or a choice of a chat completion), and `logprobs` as in such a choice",
     )
-    column: str = Field("teacher", description="or the column of the rows that holds them")
+    column: str = Field("teacher", description="or the column of the rows that holds `answer`")
+    divergence_weight: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the divergence from the teacher's likeliest tokens in the loss, "
+        "where they are recorded; the cross-entropy of its text has the rest (1503.02531)",
+    )
+    on_mismatch: Literal["refuse", "text"] = Field(
+        "refuse",
+        description="where the teacher cuts an answer into other tokens than the model: refuse "
+        "to train, or learn from the text alone and say so",
+    )
 
 
 class Hosted(Strict):
@@ -116,6 +130,16 @@ class Hosted(Strict):
     learning_rate_multiplier: PositiveFloat | None = Field(
         None, description="of the provider's own learning rate, which is not told; auto by default"
     )
+    reasoning_effort: Literal["low", "medium", "high"] | None = Field(
+        None, description="grpo: of models that reason before they answer"
+    )
+    compute_multiplier: float | None = Field(
+        None, ge=0.00001, le=10, description="grpo: factor on what is spent on sampled answers"
+    )
+    eval_interval: PositiveInt | None = Field(
+        None, description="grpo: steps between two looks at the dev rows"
+    )
+    eval_samples: PositiveInt | None = Field(None, description="grpo: answers of such a look")
     suffix: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$",
@@ -144,6 +168,14 @@ def _reward(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+_HOSTED_WORDS = {"supervised": "sft", "reinforcement": "grpo"}
+"""What OpenAI's and Azure's APIs call methods that have another name here."""
+
+
+def _method(value: Any) -> Any:
+    return _HOSTED_WORDS.get(value, value) if isinstance(value, str) else value
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -152,14 +184,16 @@ class FineTune(Strict):
     """How to fine-tune."""
 
     route: str = Field("local", description="where: local, or another installed route")
-    method: str = Field(
+    method: Annotated[str, BeforeValidator(_method)] = Field(
         "sft",
         description="how it learns: sft, distill (from a teacher's answers), pretrain (from plain "
-        "text), dpo, orpo, kto, reward (from preferences), grpo (from rewards)",
+        "text), dpo, orpo, kto, reward (from preferences), grpo (from rewards); the hosted words "
+        "supervised and reinforcement mean sft and grpo",
     )
     adapter: Literal["lora", "qlora", "full"] = Field(
         "lora",
-        description="train a small adapter, one over a base in 4 bits (NVIDIA GPU), or all weights",
+        description="train a small adapter, one over a base in 4 bits (bitsandbytes; fast on an "
+        "NVIDIA GPU only), or all weights",
     )
     lora: Lora = Field(default_factory=Lora)
     epochs: PositiveFloat | None = Field(None, description="passes over the rows; 3 by default")

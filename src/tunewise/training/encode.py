@@ -59,6 +59,10 @@ class Encoder:
         prompt: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)
+        if self._fast is not None:
+            self._fast.no_truncation()
+            self._fast.no_padding()
         self.end_ids = frozenset(end_ids)
         self.trained = trained
         self.prompt = prompt
@@ -203,7 +207,11 @@ class Encoder:
         return span
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        if not text:
+            return []
+        if self._fast is not None:  # what the tokenizer itself does, without its overhead
+            return list(self._fast.encode(text, add_special_tokens=False).ids)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _render(
         self,

@@ -15,7 +15,7 @@ from tunewise.study.schema import FineTune
 
 if TYPE_CHECKING:
     from tunewise.training.job import TrainingJob
-    from tunewise.training.loop import Run
+    from tunewise.training.ready import Ready
 
 GIVEN = "as given"
 
@@ -145,17 +145,18 @@ def settings_of(job: TrainingJob) -> list[Setting]:
         TrainingError: what would stop the job itself before step 0, such as wrong labels.
         DataError, ModelError: a row or the model cannot be used.
     """
-    from tunewise.training.loop import Run
+    from tunewise.training.ready import Ready
     from tunewise.training.surroundings import available_threads, deterministic
 
-    run = Run(job, lambda _: None, lambda: False)
+    run = Ready(job, lambda _: None, lambda: False)
     with deterministic(job.threads or available_threads()):
         run.prepare()
         return list(_settings(run))
 
 
-def _settings(run: Run) -> Iterator[Setting]:
-    from tunewise.training.loop import GRADIENT_NORM, PATIENCE
+def _settings(run: Ready) -> Iterator[Setting]:
+    from tunewise.training.evaluation import PATIENCE
+    from tunewise.training.loop import GRADIENT_NORM
 
     job, fine_tune, chosen, total = run.job, run.job.fine_tune, run.chosen, run.plan.total_steps
 
@@ -189,7 +190,7 @@ def _settings(run: Run) -> Iterator[Setting]:
     yield one("threads", chosen["threads"])
 
 
-def _adapter(run: Run) -> Iterator[Setting]:
+def _adapter(run: Ready) -> Iterator[Setting]:
     """From the adapter that is in the model."""
     lora, config = run.job.fine_tune.lora, run.setup.outer.peft_config["default"]
     values = {
@@ -217,7 +218,7 @@ def _method(fine_tune: FineTune) -> Iterator[Setting]:
         yield setting(f"{section}.{name}", getattr(options, name), fine_tune, reason)
 
 
-def _rates(run: Run) -> list[float]:
+def _rates(run: Ready) -> list[float]:
     """The learning rates of the first step, the highest, and the last."""
     from tunewise.training.schedule import learning_rate
 

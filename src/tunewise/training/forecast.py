@@ -55,8 +55,8 @@ def audit_job(job: TrainingJob) -> tuple[EncodedRows, list[Finding]]:
     """
     from tunewise.models.loading import load_local
     from tunewise.models.names import parse_model
-    from tunewise.training.loop import encoder_of
     from tunewise.training.methods import make_method
+    from tunewise.training.ready import encoder_of
 
     loaded = load_local(parse_model(job.model))
     limit = min(job.fine_tune.max_length or loaded.context_length, loaded.context_length)

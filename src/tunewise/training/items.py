@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
+from tunewise.data.spool import Spool
 from tunewise.training.batches import FlatBatch, flatten, sort_rows, split_by_budget
 from tunewise.training.rows import EncodedRow, EncodedRows
 
@@ -27,12 +28,12 @@ class Item:
     Attributes:
         number: its place among all items; source: that of its example among the examples.
         rows: one or more, always as many for one method; they stand in one pass.
-        values: numbers that the loss needs besides (a label, log-probabilities of a reference).
+        values: what the loss needs besides (a label, log-probabilities of a reference).
     """
 
     number: int
     rows: tuple[EncodedRow, ...]
-    values: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    values: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     source: int = 0
 
     @property
@@ -51,18 +52,54 @@ class Item:
         return sum(r.trained for r in self.rows)
 
 
+class Ragged:
+    """One array an item, of any length each: in memory while they are few, on disk when many.
+
+    Args:
+        dtype: of 4 bytes a number.
+    """
+
+    def __init__(self, dtype: type[np.int32] | type[np.float32]) -> None:
+        self._dtype = dtype
+        self._spool = Spool("u4")  # by its bits: a spool holds whole numbers
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        """Add the next item's; its shape is not kept."""
+        self._spool.append(values.astype(self._dtype, order="C").ravel().view("u4"))
+
+    def __getitem__(self, index: int) -> npt.NDArray[Any]:
+        import numpy as np
+
+        return np.frombuffer(self._spool.row(index), self._dtype)
+
+    def take(self, numbers: Sequence[int]) -> Ragged:
+        """Those of some items."""
+        found = Ragged(self._dtype)
+        for number in numbers:
+            found.append(self[number])
+        return found
+
+    def pieces(self) -> Iterator[bytes]:
+        """All numbers, in order."""
+        return (values.tobytes() for _, _, values in self._spool.pieces())
+
+
 class Items(Sequence[Item]):
     """All items of a split, in the order of their examples.
 
     Args:
         width: rows of an item.
+
+    Attributes:
+        values, ragged: by name, what an item holds besides its rows.
     """
 
-    def __init__(self, rows: EncodedRows | None = None, width: int = 1) -> None:
-        self.rows = EncodedRows() if rows is None else rows
+    def __init__(self, width: int = 1) -> None:
+        self.rows = EncodedRows()
         self.width = width
         self.values: dict[str, npt.NDArray[np.float32]] = {}
-        self.sources = array("Q", range(len(self.rows) // width))
+        self.ragged: dict[str, Ragged] = {}
+        self.sources = array("Q")
 
     def append(self, rows: Sequence[EncodedRow], source: int) -> None:
         """Add the item that example number ``source`` makes."""
@@ -88,7 +125,8 @@ class Items(Sequence[Item]):
         begin = index * self.width
         rows = tuple(self.rows[begin : begin + self.width])
         values = {name: v[index] for name, v in self.values.items()}
-        return Item(index, rows, values, self.sources[index])
+        ragged = {name: v[index] for name, v in self.ragged.items()}
+        return Item(index, rows, values | ragged, self.sources[index])
 
     def subset(self, numbers: Sequence[int]) -> Items:
         """Some of the items, counted anew."""
@@ -96,6 +134,7 @@ class Items(Sequence[Item]):
         for number in numbers:
             found.append(self[number].rows, self.sources[number])
         found.values = {name: v[list(numbers)] for name, v in self.values.items()}
+        found.ragged = {name: v.take(numbers) for name, v in self.ragged.items()}
         return found
 
     @property
@@ -106,11 +145,15 @@ class Items(Sequence[Item]):
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything that training reads from these items."""
-        if not self.values and self.width == 1:
+        if not self.values and not self.ragged and self.width == 1:
             return self.rows.digest()
         value = hashlib.sha256(f"{self.width} {self.rows.digest()}".encode())
         for name in sorted(self.values):
             value.update(name.encode() + self.values[name].tobytes())
+        for name in sorted(self.ragged):
+            value.update(name.encode())
+            for piece in self.ragged[name].pieces():
+                value.update(piece)
         return value.hexdigest()
 
 

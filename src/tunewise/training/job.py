@@ -56,9 +56,14 @@ class TrainingJob:
             the form of the result. Not part of the key.
         keep: the weights that the result holds: those of the lowest dev loss, which also ends a
             run early, or the last.
+        start: folder of an adapter (peft's format) whose weights training begins with; preference
+            methods then stay close to it rather than to the base. None begins anew.
+        eval_every, eval_rows: look at this many rows of dev each so many steps, besides the whole
+            of dev after each epoch; None never does. Not part of the key: nothing is chosen by it.
 
     Raises:
-        TrainingError: an unknown method, or a number that is not above 0.
+        TrainingError: an unknown method, a number that is not above 0, or a method that cannot
+            begin with an adapter.
     """
 
     model: str
@@ -75,6 +80,9 @@ class TrainingJob:
     checkpoint_seconds: float = 120.0
     keep_epochs: int = 0
     keep: Literal["best", "last"] = "best"
+    start: Path | None = None
+    eval_every: int | None = None
+    eval_rows: int = 1
 
     def __post_init__(self) -> None:
         if self.fine_tune.method not in METHODS:
@@ -89,6 +97,20 @@ class TrainingJob:
                 raise TrainingError(
                     f"{value!r} cannot be meant", where=f"fine_tune.{name}", hint="Above 0, please."
                 )
+        if self.start is None:
+            return
+        if self.fine_tune.adapter == "full":
+            raise TrainingError(
+                "training of all weights cannot begin with an adapter",
+                where="fine_tune.adapter",
+                hint="Use `adapter: lora`, or a model that the adapter is merged into.",
+            )
+        if self.fine_tune.method == "grpo" and self.fine_tune.grpo.beta > 0:
+            raise TrainingError(
+                "the divergence from the model that training begins with is not computed",
+                where="fine_tune.grpo.beta",
+                hint="Set `beta: 0` to train on top of a tuned model.",
+            )
 
     @cached_property
     def key(self) -> str:
@@ -116,6 +138,7 @@ class TrainingJob:
                 **_contents(self.fine_tune),
                 # Only where it is not the default, so that older runs keep their keys.
                 **({} if self.keep == "best" else {"keep": self.keep}),
+                **({} if self.start is None else {"start": adapter_revision(self.start)}),
             }
         )
 
@@ -137,6 +160,20 @@ def model_revision(spec: str) -> str:
             hint="Name a model with weights: a folder, a hub id, or tunewise/tiny.",
         )
     return revision_of(locate(ref), ("*.safetensors", "config.json", "tokenizer*", "*.jinja"))
+
+
+def adapter_revision(folder: Path) -> str:
+    """The content of an adapter's files as a digest.
+
+    Raises:
+        ModelError: no adapter lies there, or only as a pickle.
+    """
+    from tunewise.models.weights import require_safetensors, revision_of
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError("no adapter_config.json, so this is no adapter", where=str(folder))
+    require_safetensors(folder, "adapter_model.safetensors")
+    return revision_of(folder, ("adapter_model.safetensors", "adapter_config.json"))
 
 
 def _row(example: Example, method: str) -> list[Any]:

@@ -6,7 +6,7 @@ import json
 import weakref
 from array import array
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO, overload
 
@@ -30,6 +30,7 @@ def write_job(job: TrainingJob, folder: Path) -> None:
     value = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in ("examples", "dev")}
     value["fine_tune"] = job.fine_tune.model_dump(mode="json")
     value["output"] = str(job.output.absolute())
+    value["start"] = None if job.start is None else str(job.start.absolute())
     write_json_atomic(folder / "job.json", {**value, "key": job.key})
 
 
@@ -45,6 +46,7 @@ def read_job(folder: Path) -> TrainingJob:
         rows = {name: RowFile(folder / f"{name}.jsonl") for name in ("train", "dev")}
         value["fine_tune"] = FineTune.model_validate(value["fine_tune"])
         value["output"] = Path(value["output"])
+        value["start"] = Path(value["start"]) if value.get("start") else None
         job = TrainingJob(examples=rows["train"], dev=rows["dev"], **value)
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise TrainingError(
@@ -59,9 +61,13 @@ def read_job(folder: Path) -> TrainingJob:
     return job
 
 
+_FIELDS = tuple(field.name for field in fields(Example))
+
+
 def write_row(file: BinaryIO, example: Example) -> None:
     """Write an example as a line that ``RowFile`` reads."""
-    line = json.dumps(asdict(example), ensure_ascii=False) + "\n"
+    value = {name: getattr(example, name) for name in _FIELDS}
+    line = json.dumps(value, ensure_ascii=False) + "\n"
     file.write(line.encode("utf-8", "surrogatepass"))
 
 

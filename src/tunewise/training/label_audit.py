@@ -9,7 +9,8 @@ from tunewise.data.chat import Example, text_of
 from tunewise.data.findings import Finding, FindingBook, Severity
 from tunewise.errors import TrainingError
 from tunewise.training.encode import Encoder
-from tunewise.training.rows import EncodedRow, EncodedRows
+from tunewise.training.items import Items
+from tunewise.training.rows import EncodedRow
 
 _TEXTS: dict[str, tuple[Severity, str, str]] = {
     "no_trained_token": (
@@ -62,6 +63,25 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
         "the teacher has no answer to the row; it is left out",
         "Record the teacher's answer, or remove the row.",
     ),
+    "no_teacher_tokens": (
+        "warning",
+        "other rows have the teacher's log-probabilities, this one has its text alone; it is "
+        "learnt from the text",
+        "Ask the teacher with `logprobs` and `top_logprobs` for all rows.",
+    ),
+    "teacher_tokens_differ": (
+        "error",
+        "the teacher cuts the answer into other tokens than this model, so its log-probabilities "
+        "say nothing about this model's tokens",
+        "Use a teacher with the same tokenizer; or learn such rows from their text with "
+        "`fine_tune.distill.on_mismatch: text`, or all rows with `divergence_weight: 0`.",
+    ),
+    "teacher_tokens_not_used": (
+        "warning",
+        "the teacher cuts the answer into other tokens than this model; the row is learnt from "
+        "its text alone",
+        "Use a teacher with the same tokenizer to learn from its log-probabilities too.",
+    ),
 }
 
 
@@ -71,29 +91,41 @@ LEFT_OUT = frozenset({"too_long", "equal_answers", "no_teacher_answer"})
 
 def encode_and_audit(
     encoder: Encoder, examples: Iterable[Example], max_length: int | None
-) -> tuple[EncodedRows, list[Finding]]:
+) -> tuple[Items, list[Finding]]:
     """Encode all rows and check their labels.
 
     Args:
         max_length: most tokens of a row; longer rows are left out and counted.
 
     Returns:
-        The rows that fit, in order, and the findings, errors first.
+        The rows that fit, each an item, in order, and the findings, errors first.
 
     Raises:
         DataError: when a row cannot be encoded at all.
     """
-    kept = EncodedRows()
-    book = FindingBook()
-    for example in examples:
-        row = encoder.encode(example)
-        if max_length is not None and len(row.ids) > max_length:
-            note(book, "too_long", row.id)
-            continue
-        kept.append(row)
-        for code in row_problems(encoder, example, row):
-            note(book, code, row.id)
-    return kept, book.findings()
+    items, book = Items(), FindingBook()
+    for number, example in enumerate(examples):
+        row = audited_row(encoder, example, max_length, book)
+        if row is not None:
+            items.append([row], number)
+    return items, book.findings()
+
+
+def audited_row(
+    encoder: Encoder, example: Example, max_length: int | None, book: FindingBook
+) -> EncodedRow | None:
+    """One row, encoded, with what is wrong with it noted in ``book``; None if it is too long.
+
+    Raises:
+        DataError: when it cannot be encoded at all.
+    """
+    row = encoder.encode(example)
+    if max_length is not None and len(row.ids) > max_length:
+        note(book, "too_long", row.id)
+        return None
+    for code in row_problems(encoder, example, row):
+        note(book, code, row.id)
+    return row
 
 
 def note(book: FindingBook, code: str, row: str) -> None:
@@ -105,7 +137,7 @@ def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[st
     """Codes of what is wrong with one encoded row's labels."""
     problems = []
     tokenizer = encoder.tokenizer
-    trained = [int(t) for t, w in zip(row.ids, row.weights, strict=True) if w > 0]
+    trained = row.ids[row.weights > 0].tolist()
     unknown = tokenizer.unk_token_id
     has_unknown = unknown is not None and unknown in trained
     if has_unknown:

@@ -6,18 +6,15 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
-from tunewise.training import checkpoint, fast_path
-from tunewise.training.batches import BatchPlan
+from tunewise.training import checkpoint
 from tunewise.training.checkpoint import Progress
-from tunewise.training.encode import Encoder
+from tunewise.training.evaluation import evaluate, look, looks
 from tunewise.training.guard import check_spike, not_finite
 from tunewise.training.items import Item, Items
 from tunewise.training.job import (
@@ -27,18 +24,10 @@ from tunewise.training.job import (
     TrainingResult,
     TrainingStopped,
 )
-from tunewise.training.label_audit import LEFT_OUT, gate
-from tunewise.training.memory import (
-    MOST_TOKENS,
-    MemoryPlan,
-    plan_memory,
-    recompute_activations,
-)
-from tunewise.training.methods import make_method
-from tunewise.training.methods.base import Context, StopAsked, Tally
+from tunewise.training.methods.base import StopAsked, Tally
+from tunewise.training.ready import Ready
 from tunewise.training.results import finished, save_epoch, write_result
-from tunewise.training.schedule import default_batch_size, learning_rate
-from tunewise.training.setup import Setup, load_base, prepare
+from tunewise.training.schedule import learning_rate
 from tunewise.training.surroundings import (
     Events,
     available_threads,
@@ -47,7 +36,6 @@ from tunewise.training.surroundings import (
 )
 
 GRADIENT_NORM = 1.0
-PATIENCE = 2
 
 
 def train(
@@ -76,14 +64,8 @@ def train(
         return Run(job, tell, stop).run()
 
 
-class Run:
-    """One run of a job: loads, prepares, then steps until the plan is done."""
-
-    def __init__(self, job: TrainingJob, tell: OnEvent, stop: Callable[[], bool]) -> None:
-        self.job = job
-        self.tell = tell
-        self.stop = stop
-        self.checkpoints = job.output / "checkpoints"
+class Run(Ready):
+    """One run of a job: made ready, then step by step until the plan is done."""
 
     def run(self) -> TrainingResult:
         progress, _, _ = checkpoint.newest(self.checkpoints, self.job.key)
@@ -98,74 +80,6 @@ class Run:
             except StopAsked:
                 raise self._stopped() from None
             return write_result(self)
-
-    def prepare(self, before: Progress | None = None) -> None:
-        """Load the model, encode and audit the rows, choose the path, make the optimiser.
-
-        Args:
-            before: of an earlier run; what it took from the machine is taken again.
-        """
-        fine_tune = self.job.fine_tune
-        loaded, precision = load_base(self.job.model, fine_tune)
-        self.method = make_method(fine_tune)
-        encoder = encoder_of(self.job, loaded)
-        limit = min(fine_tune.max_length or loaded.context_length, loaded.context_length)
-        self.items, findings = self.method.encode(encoder, self.job.examples, limit)
-        self._report(findings, "train")
-        gate(findings, self.items)
-        self.dev, dev_findings = self.method.encode(encoder, self.job.dev, limit)
-        self._report(dev_findings, "dev")
-        self.left_out = {f.code: f.count for f in findings if f.code in LEFT_OUT}
-        self.method.open(loaded, self.job.seed)
-        self.setup: Setup = prepare(loaded, fine_tune, self.job.seed)
-        rows = self.items.rows
-        probed = [rows[i] for i in range(min(64, len(rows)))]
-        self.path_reason = fast_path.enable(self.setup, probed) or ""
-        self.path = "flat" if self.setup.flat else "plain"
-        self.tell({"event": "path", "path": self.path, "reason": self.path_reason})
-        self.plan = self._plan()
-        memory = self._memory(before)
-        self.context = Context(self.job, self.setup, memory.tokens, self.tell, self.stop)
-        self.optimiser = torch.optim.AdamW(
-            list(self.setup.weights.values()),
-            lr=self.job.learning_rate,
-            weight_decay=fine_tune.weight_decay,
-            fused=True,
-        )
-        self.chosen = {
-            "threads": torch.get_num_threads(),
-            "tokens_per_batch": memory.tokens,
-            "recompute": memory.recompute,
-            "path": self.path,
-            "precision": precision,
-            "batch_size": self.plan.batch_size,
-            "max_length": limit,
-        }
-        self.progress = Progress(self.job.key, self.plan.digest(self.items), self.chosen)
-
-    def _report(self, findings: Sequence[Finding], split: str) -> None:
-        for finding in findings:
-            self.tell({"event": "finding", "split": split, **finding.as_dict()})
-
-    def _plan(self) -> BatchPlan:
-        job = self.job
-        size = job.fine_tune.batch_size or default_batch_size(len(self.items))
-        return BatchPlan(len(self.items), size, job.epochs, job.seed, job.max_steps)
-
-    def _memory(self, before: Progress | None) -> MemoryPlan:
-        """Tokens of a pass, and whether activations are computed again; said where it is tight."""
-        trainable = sum(p.numel() for p in self.setup.weights.values())
-        wish, longest = self.job.fine_tune.recompute, self.method.longest(self.items)
-        memory = plan_memory(self.setup.causal, trainable, longest, wish)
-        if before is not None:
-            tokens, recompute = (before.chosen[k] for k in ("tokens_per_batch", "recompute"))
-            memory = replace(memory, tokens=tokens, recompute=recompute)
-        if memory.recompute:
-            recompute_activations(self.setup.causal)
-        step = self.plan.batch_size * float(self.items.lengths.mean())
-        if memory.recompute != bool(wish) or memory.tokens < min(MOST_TOKENS, step):
-            self.tell({**memory.event(step, longest), "batch_size": self.plan.batch_size})
-        return memory
 
     def _begin(self, before: Progress | None) -> None:
         """Start at step 0, or where an earlier run left off."""
@@ -227,6 +141,9 @@ class Run:
             progress.seconds = seconds_before + time.monotonic() - begun
             rate = (progress.tokens - tokens_before) / (progress.seconds - seconds_before)
             left = plan.total_steps - progress.step
+            last = progress.step == plan.total_steps
+            epoch_ends = progress.step % plan.steps_per_epoch == 0
+            looking = not (epoch_ends or last) and looks(self)
             self.tell(
                 {
                     "event": "step",
@@ -238,12 +155,13 @@ class Run:
                     "tokens_per_second": rate,
                     "seconds_left": left * progress.seconds / progress.step,
                     **{k: v for k, v in progress.metrics.items() if k.startswith("train_")},
+                    **({"look": True} if looking else {}),
                 }
             )
-            last = progress.step == plan.total_steps
-            epoch_ends = progress.step % plan.steps_per_epoch == 0
+            if looking:
+                look(self)
             if (epoch_ends or last) and len(self.dev):
-                self._evaluate()
+                evaluate(self)
             if epoch_ends or last:
                 save_epoch(self)
             if epoch_ends or last or time.monotonic() - saved > self.job.checkpoint_seconds:
@@ -321,45 +239,8 @@ class Run:
     def _not_finite(self, what: str, rows: list[str]) -> NotFiniteError:
         return not_finite(what, self.progress.step + 1, rows, str(self.job.output))
 
-    def _evaluate(self) -> None:
-        loss, metrics = self.method.evaluate(self.context, self.dev)
-        progress = self.progress
-        figures = {f"valid_{name}": value for name, value in metrics.items()}
-        progress.metrics |= figures
-        progress.dev_loss.append((progress.step, loss))
-        if progress.best_loss is None or loss < progress.best_loss:
-            progress.best_loss, progress.best_step = loss, progress.step
-            progress.evaluations_since_best = 0
-            path = checkpoint.best_path(self.checkpoints, progress.step)
-            checkpoint.save_weights(path, self.setup.weights)
-        else:
-            progress.evaluations_since_best += 1
-            progress.stopped_early = (
-                self.job.keep == "best" and progress.evaluations_since_best >= PATIENCE
-            )
-        self.tell(
-            {
-                "event": "eval",
-                "step": progress.step,
-                "dev_loss": loss,
-                "best_step": progress.best_step,
-                "stopped_early": progress.stopped_early,
-                **figures,
-            }
-        )
-
     def _save(self) -> None:
         checkpoint.save_checkpoint(
             self.checkpoints, self.progress, self.setup.weights, self.optimiser
         )
         self.tell({"event": "checkpoint", "step": self.progress.step})
-
-
-def encoder_of(job: TrainingJob, loaded: Any) -> Encoder:
-    """What turns the job's rows into tokens, for its model's tokenizer and its method."""
-    return Encoder(
-        loaded.tokenizer,
-        loaded.end_ids,
-        trained=make_method(job.fine_tune).trained,
-        prompt=job.prompt,
-    )

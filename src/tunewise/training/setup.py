@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,14 @@ from tunewise.errors import MissingExtraError, TrainingError
 from tunewise.study.schema import FineTune
 from tunewise.training import attention, lora_linear
 from tunewise.training.batches import FlatBatch
-from tunewise.training.loss import linear_cross_entropy, linear_log_probs, log_probs_of
+from tunewise.training.loss import (
+    linear_cross_entropy,
+    linear_log_probs,
+    linear_top_k,
+    log_probs_of,
+    top_k_of,
+)
+from tunewise.training.start import begin_with
 
 if TYPE_CHECKING:
     from tunewise.models.loading import LoadedModel
@@ -83,6 +91,20 @@ class Setup:
             cap = final_softcap(self.causal)
             return linear_log_probs(hidden, head, targets, cap, temperature)
 
+    def top_k(self, batch: FlatBatch, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``LinearTopK`` for each learnt token of the batch's rows, shared or not.
+
+        Args:
+            tokens: (learnt tokens of all rows, k), in the order of ``batch.uses``.
+        """
+        uses = self._put(batch.uses)
+        if not self.flat:
+            return top_k_of(self._plain_logits(batch)[uses], tokens)
+        hidden = self.hidden(batch)[self._put(batch.keep[batch.uses])]
+        with self.autocast():
+            head = self.causal.get_output_embeddings()
+            return linear_top_k(hidden, head, tokens, final_softcap(self.causal))
+
     @contextlib.contextmanager
     def frozen(self, *, adapter: bool = True) -> Iterator[None]:
         """Without dropout and gradients; ``adapter=False`` gives the base model."""
@@ -139,7 +161,7 @@ def load_base(spec: str, fine_tune: FineTune) -> tuple[LoadedModel, str]:
 
     Raises:
         ModelError: it is not there or cannot be read.
-        TrainingError: 4 bits are wanted where they cannot be had.
+        TrainingError: 4 bits are wanted and bitsandbytes is not installed.
     """
     from tunewise.models.loading import load_local, processor_has_bfloat16
     from tunewise.models.names import parse_model
@@ -154,16 +176,12 @@ def load_base(spec: str, fine_tune: FineTune) -> tuple[LoadedModel, str]:
 
 def _four_bits(precision: str) -> Any:
     """How QLoRA holds the base (Dettmers et al., 2305.14314): NormalFloat, doubly quantised."""
-    reason = None
-    if not torch.cuda.is_available():
-        reason = "there is no NVIDIA GPU here"
-    elif importlib.util.find_spec("bitsandbytes") is None:
-        reason = "the package bitsandbytes is not installed"
-    if reason is not None:
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise TrainingError(
-            f"`adapter: qlora` needs a GPU and bitsandbytes, and {reason}",
+            "`adapter: qlora` needs the package bitsandbytes, which is not installed",
             where="fine_tune.adapter",
-            hint="Use `adapter: lora`; with `recompute: true` it needs less memory.",
+            hint="Install it with: pip install bitsandbytes; or use `adapter: lora`, which needs "
+            "less memory with `recompute: true`.",
         )
     from transformers import BitsAndBytesConfig
 
@@ -175,15 +193,19 @@ def _four_bits(precision: str) -> Any:
     )
 
 
-def prepare(loaded: LoadedModel, fine_tune: FineTune, seed: int) -> Setup:
+def prepare(
+    loaded: LoadedModel, fine_tune: FineTune, seed: int, start: Path | None = None
+) -> Setup:
     """Add the adapter, or open all weights.
 
     Args:
         loaded: from ``load_local``; its model is changed in place.
         seed: of the adapter's random start.
+        start: folder of an adapter whose weights it begins with instead.
 
     Raises:
-        TrainingError: when the adapter's target modules do not exist in this model.
+        TrainingError: when the adapter's target modules do not exist in this model, or ``start``
+            is of another kind.
         MissingExtraError: peft is not installed.
     """
     torch.manual_seed(seed)
@@ -195,6 +217,8 @@ def prepare(loaded: LoadedModel, fine_tune: FineTune, seed: int) -> Setup:
         outer = causal = model
     else:
         outer = _with_lora(model, fine_tune)
+        if start is not None:
+            begin_with(outer, start)
         lora_linear.fuse(outer)
         causal = outer.get_base_model()
     outer.train()

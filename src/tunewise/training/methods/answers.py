@@ -65,17 +65,19 @@ def log_probs(context: Context, part: Part) -> Answers:
 
 
 def add_reference(context: Context, split: str, items: Items) -> None:
-    """Put the base model's log-probabilities of all answers into ``items.values["reference"]``.
+    """Put the reference's log-probabilities of all answers into ``items.values["reference"]``.
 
-    The adapter is off for that; before step 0 a model that learns whole is its own reference.
+    The reference is the model that training begins with. The base: the adapter is off for that.
+    Where all weights learn, or an earlier adapter goes on learning, it is the model as it stands
+    before step 0.
 
     Raises:
         StopAsked: the caller wants to stop.
     """
     begin = time.monotonic()
     values = np.empty((len(items), items.width), np.float32)
-    whole = context.job.fine_tune.adapter == "full"
-    with context.setup.frozen(adapter=whole):
+    as_it_stands = context.job.fine_tune.adapter == "full" or context.job.start is not None
+    with context.setup.frozen(adapter=as_it_stands):
         for start in range(0, len(items), 256):
             for part in context.parts(items[start : start + 256]):
                 context.check_stop()

@@ -1,7 +1,7 @@
 """Direct preference optimisation: make the wanted answer likelier than the other.
 
-The reference is the base model: its log-probabilities are computed once, before step 0, with the
-adapter off, so that no second model is in memory.
+The reference is the model that training begins with: its log-probabilities are computed once,
+before step 0 (of the base with the adapter off), so that no second model is in memory.
 """
 
 from __future__ import annotations

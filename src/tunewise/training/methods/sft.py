@@ -26,8 +26,7 @@ class SupervisedFineTuning(Method):
     def encode(
         self, encoder: Encoder, examples: Sequence[Example], limit: int | None
     ) -> tuple[Items, list[Finding]]:
-        rows, findings = encode_and_audit(encoder, examples, limit)
-        return Items(rows), findings
+        return encode_and_audit(encoder, examples, limit)
 
     def weigh(self, items: Sequence[Item]) -> float:
         return sum(float(r.weights.sum(dtype=np.float64)) for item in items for r in item.rows)
