@@ -119,6 +119,10 @@ def _build_root(plan: Plan) -> None:
     _pivot("/tmp", "/tmp/host")
     os.chdir("/")
     _mount("tmpfs", "/inner", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=1m")
+    # Before what is shown read-only: Python itself may lie below /tmp.
+    os.mkdir("/inner/tmp")  # noqa: PTH102
+    scratch = f"mode=1777,size={plan['scratch_bytes']},nr_inodes=16384"
+    _mount("tmpfs", "/inner/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, scratch)
     for outside, inside in plan["read_only"]:
         _bind(f"/host{outside}", f"/inner{inside}")
         rights = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV
@@ -126,9 +130,6 @@ def _build_root(plan: Plan) -> None:
     for device in _DEVICES:
         _bind(f"/host{device}", f"/inner{device}")
         _restrict(f"/inner{device}", _MOUNT_ATTR_NOSUID, recursive=False)
-    os.mkdir("/inner/tmp")  # noqa: PTH102
-    scratch = f"mode=1777,size={plan['scratch_bytes']},nr_inodes=16384"
-    _mount("tmpfs", "/inner/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, scratch)
     _restrict("/inner", _MOUNT_ATTR_RDONLY, recursive=False)
     os.chdir("/inner")
     _pivot(".", ".")

@@ -119,9 +119,10 @@ def with_bubblewrap(command: list[str], limits: Limits) -> list[str]:
     made += ["--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv"]
     for name, value in ENVIRONMENT.items():
         made += ["--setenv", name, value]
+    # Before what is shown read-only: Python itself may lie below /tmp.
+    made += ["--size", str(limits.scratch_bytes), "--tmpfs", "/tmp"]
     for outside, inside in _runtime():
         made += ["--ro-bind", outside, inside]
     for device in ("null", "zero", "random", "urandom"):
         made += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    made += ["--size", str(limits.scratch_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    return [*made, "--remount-ro", "/", "--", *command]
+    return [*made, "--chdir", "/tmp", "--remount-ro", "/", "--", *command]
