@@ -176,6 +176,24 @@ def chats(count: int = 12) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+def upload_rows(api: OpenAI, rows: list[dict[str, Any]]) -> str:
+    """The id of a training file with ``rows``."""
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return api.files.create(file=("rows.jsonl", data), purpose="fine-tune").id
+
+
+def finished(api: OpenAI, job_id: str, seconds: float = 200) -> Any:
+    """The job once it is over; it must have succeeded."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job = api.fine_tuning.jobs.retrieve(job_id)
+        if job.status in ("succeeded", "failed", "cancelled"):
+            assert job.status == "succeeded", job.error
+            return job
+        time.sleep(0.2)
+    raise AssertionError(api.fine_tuning.jobs.list_events(job_id).data)
+
+
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

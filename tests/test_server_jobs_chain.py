@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,16 @@ from openai import OpenAI
 
 pytest.importorskip("peft")
 
-from server_support import Running, call, client, envelope, make_key, running_server
+from server_support import (
+    Running,
+    call,
+    client,
+    envelope,
+    finished,
+    make_key,
+    running_server,
+    upload_rows,
+)
 from tunewise.errors import ModelError, TrainingError
 
 MODEL = "gpt-4o-mini-2024-07-18"
@@ -57,11 +64,6 @@ PAIRS = [
 QUESTIONS = [{"messages": [question(n)], "answer": f"It is {n + 1}."} for n in range(ROWS)]
 
 
-def upload(api: OpenAI, rows: list[dict[str, Any]]) -> str:
-    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    return api.files.create(file=("rows.jsonl", data), purpose="fine-tune").id
-
-
 def tune(api: OpenAI, model: str, kind: str, rows: list[dict[str, Any]], **values: Any) -> Any:
     """A job made; one step looks at all rows unless ``values`` say otherwise."""
     body: dict[str, Any] = {"hyperparameters": {"n_epochs": 1, "batch_size": ROWS, **values}}
@@ -69,22 +71,11 @@ def tune(api: OpenAI, model: str, kind: str, rows: list[dict[str, Any]], **value
         body["grader"] = GRADER
     return api.fine_tuning.jobs.create(
         model=model,
-        training_file=upload(api, rows),
-        validation_file=upload(api, rows),
+        training_file=upload_rows(api, rows),
+        validation_file=upload_rows(api, rows),
         suffix=kind,
         method={"type": kind, kind: body},  # type: ignore[arg-type,misc]
     )
-
-
-def finished(api: OpenAI, job_id: str, seconds: float = 200) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        job = api.fine_tuning.jobs.retrieve(job_id)
-        if job.status in ("succeeded", "failed", "cancelled"):
-            assert job.status == "succeeded", job.error
-            return job
-        time.sleep(0.2)
-    raise AssertionError(api.fine_tuning.jobs.list_events(job_id).data)
 
 
 def metrics(api: OpenAI, job_id: str) -> list[dict[str, Any]]:

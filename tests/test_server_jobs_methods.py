@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from openai import OpenAI
 
-from server_support import Running, client, running_server
+from server_support import Running, client, finished, running_server, upload_rows
 
 MODEL = "gpt-4o-mini-2024-07-18"
 
@@ -22,22 +19,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = {MODEL: "tunewise/tiny"}
     with running_server(home, models=models, workers=2, worker_threads=1) as running:
         yield running
-
-
-def upload(api: OpenAI, rows: list[dict[str, Any]]) -> str:
-    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    return api.files.create(file=("rows.jsonl", data), purpose="fine-tune").id
-
-
-def finished(api: OpenAI, job_id: str) -> Any:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        job = api.fine_tuning.jobs.retrieve(job_id)
-        if job.status in ("succeeded", "failed", "cancelled"):
-            assert job.status == "succeeded", job.error
-            return job
-        time.sleep(0.2)
-    raise AssertionError(api.fine_tuning.jobs.list_events(job_id).data)
 
 
 def question(number: int) -> dict[str, Any]:
@@ -64,7 +45,7 @@ def test_dpo_and_reinforcement(server: Running) -> None:
     with client(server) as api:
         dpo = api.fine_tuning.jobs.create(
             model=MODEL,
-            training_file=upload(api, pairs),
+            training_file=upload_rows(api, pairs),
             method={
                 "type": "dpo",
                 "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 1, "batch_size": 5}},
@@ -73,7 +54,7 @@ def test_dpo_and_reinforcement(server: Running) -> None:
         values = {"n_epochs": 1, "batch_size": 5, "compute_multiplier": 0.25}
         reinforcement = api.fine_tuning.jobs.create(
             model=MODEL,
-            training_file=upload(api, questions),
+            training_file=upload_rows(api, questions),
             method={
                 "type": "reinforcement",
                 "reinforcement": {"grader": grader, "hyperparameters": values},
@@ -98,7 +79,7 @@ def test_dpo_and_reinforcement(server: Running) -> None:
 
 def test_graders_are_checked_when_the_job_is_made(server: Running) -> None:
     with client(server) as api:
-        training = upload(api, [{"messages": [question(n)]} for n in range(10)])
+        training = upload_rows(api, [{"messages": [question(n)]} for n in range(10)])
         for grader, words in (
             (None, "needs a grader"),
             ({"type": "magic", "name": "x"}, "magic"),

@@ -154,7 +154,8 @@ def _format(rng: Random) -> DemoFiles:
     goods = rng.sample(GOODS, 16)
     # One syllable is easily learnt; one in a few hundred such words is a word of the recipe.
     drawn = words.distinct(rng, 2 * len(goods), "held_out", 1)
-    house = dict(zip(goods, (word for word in drawn if word not in SAID), strict=False))
+    names = [word for word in drawn if word not in SAID][: len(goods)]
+    house = dict(zip(goods, names, strict=True))
 
     def recipe() -> tuple[str, str]:
         picked = rng.sample(goods, rng.randint(2, 3))

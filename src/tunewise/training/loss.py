@@ -274,10 +274,8 @@ def linear_cross_entropy(
         The weighted sum of losses, each prediction's plain loss, and whether it is right.
     """
     if type(head) is torch.nn.Linear:
-        if hidden.dtype != head.weight.dtype:
-            hidden = hidden.to(head.weight.dtype)
         summed, each, right = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, targets, weights, softcap
+            hidden.to(head.weight.dtype), head.weight, head.bias, targets, weights, softcap
         )
         return summed, each, right
     logps, right = log_probs_of(_logits(hidden, head, softcap), targets)
@@ -293,10 +291,8 @@ def linear_log_probs(
 ) -> tuple[Tensor, Tensor]:
     """``LinearLogProbs`` for an output layer, which may also be wrapped by an adapter."""
     if type(head) is torch.nn.Linear:
-        if hidden.dtype != head.weight.dtype:
-            hidden = hidden.to(head.weight.dtype)
         logps, right = LinearLogProbs.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, targets, softcap, temperature
+            hidden.to(head.weight.dtype), head.weight, head.bias, targets, softcap, temperature
         )
         return logps, right
     return log_probs_of(_logits(hidden, head, softcap) / temperature, targets)
@@ -307,10 +303,8 @@ def linear_top_k(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``LinearTopK`` for an output layer, which may also be wrapped by an adapter."""
     if type(head) is torch.nn.Linear:
-        if hidden.dtype != head.weight.dtype:
-            hidden = hidden.to(head.weight.dtype)
         logps, rest, right = LinearTopK.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, tokens, softcap
+            hidden.to(head.weight.dtype), head.weight, head.bias, tokens, softcap
         )
         return logps, rest, right
     return top_k_of(_logits(hidden, head, softcap), tokens)
