@@ -88,16 +88,15 @@ def qwen3_next(seed: int = 0) -> Any:
     return transformers.Qwen3NextForCausalLM(config).float().train()
 
 
-def setup_of(model: Any, *, flat: bool = False) -> Setup:
-    """A ``Setup`` around a bare model, as ``prepare`` makes it for full fine-tuning."""
+def setup_of(model: Any, *, flat: bool = False, fused: bool = True) -> Setup:
+    """A ``Setup`` around a bare model or a peft model, as ``prepare`` makes it."""
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    setup = Setup(None, model, model, weights, stock_attention="eager")  # type: ignore[arg-type]
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    setup = Setup(None, model, causal, weights, stock_attention="eager")  # type: ignore[arg-type]
     if flat:
-        from tunewise.training import attention
+        from tunewise.training import fast_path
 
-        attention.register()
-        model.set_attn_implementation(attention.NAME)
-        setup.flat = True
+        fast_path.turn_on(setup, fused=fused)
     return setup
 
 

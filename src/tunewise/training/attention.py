@@ -9,13 +9,16 @@ the gradients, so a shared prefix costs one block for all rows that follow it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
+    from torch.nn.attention.flex_attention import BlockMask
 
 NAME = "tunewise_flat"
 
@@ -36,7 +39,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Queries ``q0:q1`` attend to keys ``k0:k1``: causally (on the diagonal) or under ``mask``."""
+    """Queries ``q0:q1`` attend to keys ``k0:k1``: causally (on the diagonal) or under ``mask``.
+
+    ``first``: of all blocks that hold these queries.
+    """
 
     q0: int
     q1: int
@@ -44,90 +50,134 @@ class Block:
     k1: int
     causal: bool
     mask: Tensor | None = None
+    first: bool = False
 
 
 @dataclass
 class Layout:
-    """Where the segments of one flat batch lie; passed through the model as a keyword argument."""
+    """Where the segments of one flat batch lie; passed through the model as a keyword argument.
+
+    Attributes:
+        kept: places of the tokens whose last hidden states are wanted, in order; None: all. What
+            comes after the last layer's keys and values is needed for them only.
+        flex: attention is computed by ``attention_flex``, else in blocks.
+        masks: for ``attention_flex``, which keeps there what it makes of the segments.
+    """
 
     segments: Sequence[Segment]
     tokens: int
-    _plans: dict[int | None, list[Block]] = field(default_factory=dict, repr=False)
+    kept: npt.NDArray[np.int64] | None = None
+    flex: bool = False
+    _plans: dict[tuple[int | None, bool], list[Block]] = field(default_factory=dict, repr=False)
+    masks: dict[tuple[int | None, bool], BlockMask] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
-    def plan(self, window: int | None, device: torch.device) -> list[Block]:
+    def keeping(self, kept: npt.NDArray[np.int64], *, flex: bool = False) -> Layout:
+        """The same, with only these places wanted."""
+        return Layout(self.segments, self.tokens, kept, flex)
+
+    def plan(
+        self, window: int | None, device: torch.device, *, only_kept: bool = False
+    ) -> list[Block]:
         """The blocks for layers that see ``window`` positions back (None: all).
 
-        The diagonal blocks come first and cover every token once.
+        Args:
+            only_kept: the queries are those of the kept tokens.
+
+        Returns:
+            Blocks marked ``first`` come first and cover every query once.
         """
-        if window not in self._plans:
-            self._plans[window] = (
-                _blocks_unlimited(self.segments)
-                if window is None
-                or all(s.position + s.end - s.start <= window for s in self.segments)
-                else _blocks_windowed(self.segments, window, device)
-            )
-        return self._plans[window]
+        key = (window, only_kept)
+        if key not in self._plans:
+            self._plans[key] = self._blocks(window, device, only_kept)
+        return self._plans[key]
+
+    def _blocks(self, window: int | None, device: torch.device, only_kept: bool) -> list[Block]:
+        import numpy as np
+
+        kept = self.kept if only_kept else None
+        places = np.arange(self.tokens) if kept is None else kept
+        starts = np.searchsorted(places, [s.start for s in self.segments])
+        ends = np.searchsorted(places, [s.end for s in self.segments])
+        if window is not None and all(
+            s.position + s.end - s.start <= window for s in self.segments
+        ):
+            window = None
+        own: list[Block] = []
+        shared: list[Block] = []
+        for segment, q0, q1 in zip(self.segments, starts.tolist(), ends.tolist(), strict=True):
+            if q0 < q1:
+                positions = places[q0:q1] - segment.start + segment.position
+                own.append(_own_block(q0, positions, segment, window, device))
+                if window is not None:
+                    shared += self._windowed(q0, positions, segment.parent, window, device)
+            if window is None and segment.start < segment.end:
+                q2 = int(np.searchsorted(places, segment.subtree_end))
+                if q1 < q2:
+                    shared.append(Block(q1, q2, segment.start, segment.end, False))
+        return own + shared
+
+    def _windowed(
+        self,
+        q0: int,
+        positions: npt.NDArray[np.int64],
+        parent: int,
+        window: int,
+        device: torch.device,
+    ) -> Iterator[Block]:
+        """Blocks of a segment's queries with its ancestors, from the nearest on."""
+        while parent >= 0:
+            keys = self.segments[parent]
+            last = keys.position + keys.end - keys.start - 1
+            if positions[0] - last >= window:
+                return
+            if keys.start < keys.end:
+                seeing = positions[positions - last < window]
+                yield _masked(q0, seeing, keys, keys.end, window, device)
+            parent = keys.parent
 
 
-def _blocks_unlimited(segments: Sequence[Segment]) -> list[Block]:
-    own = [Block(s.start, s.end, s.start, s.end, True) for s in segments if s.end > s.start]
-    shared = [
-        Block(s.end, s.subtree_end, s.start, s.end, False)
-        for s in segments
-        if s.end > s.start and s.subtree_end > s.end
-    ]
-    return own + shared
+def _own_block(
+    q0: int,
+    positions: npt.NDArray[np.int64],
+    segment: Segment,
+    window: int | None,
+    device: torch.device,
+) -> Block:
+    """Some tokens of a segment as queries, and the segment up to the last of them as keys."""
+    length = int(positions[-1]) - segment.position + 1
+    if len(positions) == length and (window is None or length <= window):
+        return Block(q0, q0 + length, segment.start, segment.start + length, True, first=True)
+    block = _masked(q0, positions, segment, segment.start + length, window, device)
+    return replace(block, first=True)
 
 
-def _blocks_windowed(segments: Sequence[Segment], window: int, device: torch.device) -> list[Block]:
-    own, shared = [], []
-    for index, segment in enumerate(segments):
-        if segment.end == segment.start:
-            continue
-        own.append(_windowed(segment, segment, window, device))
-        other = segments[index].parent
-        while other >= 0:
-            ancestor = segments[other]
-            # Distance from the first query to the last key decides whether they meet at all.
-            if segment.position - (ancestor.position + ancestor.end - ancestor.start - 1) < window:
-                if ancestor.end > ancestor.start:
-                    shared.append(_windowed(segment, ancestor, window, device))
-                other = ancestor.parent
-            else:
-                break
-    return own + shared
+def _masked(
+    q0: int,
+    positions: npt.NDArray[np.int64],
+    keys: Segment,
+    k1: int,
+    window: int | None,
+    device: torch.device,
+) -> Block:
+    """Queries at ``positions`` and keys up to ``k1``, from the first on that any of them sees.
 
-
-def _windowed(queries: Segment, keys: Segment, window: int, device: torch.device) -> Block:
-    """The block of two segments, cut to the queries and keys that can meet, by position.
-
-    A query at position p sees keys at positions > p - window, as in transformers' masks.
+    A query at position p sees keys at positions from p - window + 1 to p, as in transformers.
     """
     import torch
 
-    causal = queries is keys
-    length = keys.end - keys.start
-    if causal and length <= window:
-        return Block(queries.start, queries.end, keys.start, keys.end, True)
-    last_key = keys.position + length - 1
-    q1 = (
-        queries.end
-        if causal
-        else min(queries.end, queries.start + last_key + window - queries.position)
-    )
-    k0 = (
-        keys.start
-        if causal
-        else max(keys.start, keys.start + queries.position - window + 1 - keys.position)
-    )
-    q = torch.arange(queries.position, queries.position + q1 - queries.start, device=device)
-    k = torch.arange(keys.position + k0 - keys.start, last_key + 1, device=device)
+    k0 = keys.start
+    if window is not None:
+        k0 = max(k0, keys.start + int(positions[0]) - window + 1 - keys.position)
+    q = torch.from_numpy(positions).to(device)
+    k = torch.arange(k0, k1, device=device) - keys.start + keys.position
     distance = q[:, None] - k[None, :]
-    seen = distance < window
-    if causal:
-        seen &= distance >= 0
+    seen = distance >= 0
+    if window is not None:
+        seen &= distance < window
     mask = None if bool(seen.all()) else seen
-    return Block(queries.start, q1, k0, keys.end, False, mask)
+    return Block(q0, q0 + len(positions), k0, k1, False, mask)
 
 
 def flat_attention(
@@ -142,19 +192,21 @@ def flat_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     flat_layout: Layout | None = None,
+    only_kept: bool = False,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form of transformers' ``AttentionInterface``.
 
     Args:
-        query: (1, heads, tokens, dim); key, value: (1, key-value heads, tokens, dim).
+        query: (1, heads, queries, dim); key, value: (1, key-value heads, tokens, dim).
         sliding_window: positions that a query sees back, itself included.
         softcap: logits are ``softcap * tanh(logits / softcap)`` (Gemma 2).
         s_aux: (heads,) attention sinks: one more logit per head, without a value (GPT-OSS).
         flat_layout: the batch's segments.
+        only_kept: the queries are those of the layout's kept tokens, not of all.
 
     Returns:
-        (1, tokens, heads, dim), and None for the weights.
+        (1, queries, heads, dim), and None for the weights.
 
     Raises:
         ValueError: without a layout, or with attention dropout, which this cannot do.
@@ -164,10 +216,14 @@ def flat_attention(
     if dropout:
         raise ValueError("flat attention has no attention dropout")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    plan = flat_layout.plan(sliding_window, query.device)
-    out = _function().apply(
-        query, key.to(query.dtype), value.to(query.dtype), s_aux, plan, scale, softcap
-    )
+    key, value = key.to(query.dtype), value.to(query.dtype)
+    if flat_layout.flex:
+        from tunewise.training.attention_flex import attend
+
+        flat = (s_aux, flat_layout, scale, softcap, sliding_window)
+        return attend(query, key, value, *flat, only_kept=only_kept), None
+    plan = flat_layout.plan(sliding_window, query.device, only_kept=only_kept)
+    out = _function().apply(query, key, value, s_aux, plan, scale, softcap)
     return out, None
 
 

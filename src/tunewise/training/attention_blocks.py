@@ -14,7 +14,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 class FlatAttention(torch.autograd.Function):
-    """Softmax attention of every token over the blocks that hold it as a query."""
+    """Softmax attention of every query over the blocks that hold it."""
 
     @staticmethod
     def forward(
@@ -27,11 +27,11 @@ class FlatAttention(torch.autograd.Function):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        """Shapes as in ``flat_attention``; returns (1, tokens, heads, value dim)."""
-        _, heads, tokens, _ = query.shape
+        """Shapes as in ``flat_attention``; returns (1, queries, heads, value dim)."""
+        _, heads, queries, _ = query.shape
         width = torch.float64 if query.dtype == torch.float64 else torch.float32
-        out = query.new_empty(1, tokens, heads, value.shape[-1], dtype=width).transpose(1, 2)
-        lse = query.new_empty(1, tokens, heads, dtype=width).transpose(1, 2)
+        out = query.new_empty(1, queries, heads, value.shape[-1], dtype=width).transpose(1, 2)
+        lse = query.new_empty(1, queries, heads, dtype=width).transpose(1, 2)
         kernel = _forward_kernel(query, softcap)
         for block in plan:
             at = slice(block.q0, block.q1)
@@ -39,7 +39,7 @@ class FlatAttention(torch.autograd.Function):
             part, part_lse = kernel(
                 query[:, :, at], key[:, :, keys], value[:, :, keys], block, scale, softcap
             )
-            if block.q0 == block.k0 and block.q1 == block.k1:  # diagonal: the first to come here
+            if block.first:
                 out[:, :, at] = part
                 lse[:, :, at] = part_lse
             else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from tunewise.training import attention
+from tunewise.training import attention, fused_layers
 from tunewise.training.batches import flatten, sort_rows
 from tunewise.training.rows import EncodedRow
 from tunewise.training.setup import Setup
@@ -71,27 +72,54 @@ def enable(setup: Setup, rows: Sequence[EncodedRow]) -> str | None:
     reason = why_not(setup.causal)
     if reason is not None:
         return reason
+    for fused in (True, False):
+        turn_on(setup, fused=fused)
+        reason = _differs(setup, rows)
+        if reason is None:
+            return None
+    turn_off(setup)
+    return reason
+
+
+def turn_on(setup: Setup, *, fused: bool) -> None:
+    """Compute flat batches, unproven.
+
+    Args:
+        fused: by ``fused_layers``; otherwise by the layers' own ``forward``.
+    """
     attention.register()
+    setup.causal.set_attn_implementation(attention.NAME)
+    setup.flat, setup.fused = True, fused
+    fused_layers.undo(setup.decoder)
+    if fused:
+        fused_layers.fuse(setup.decoder)
+
+
+def turn_off(setup: Setup) -> None:
+    """Back to one row at a time, by the model's own attention."""
+    setup.causal.set_attn_implementation(setup.stock_attention)
+    setup.flat = setup.fused = False
+    fused_layers.undo(setup.decoder)
+
+
+def _differs(setup: Setup, rows: Sequence[EncodedRow]) -> str | None:
+    """What the probe found; None if rounding explains it."""
     difference, scale = probe(setup, rows)
     low = setup.causal.dtype in (torch.bfloat16, torch.float16)
     # Rounding differs in the last bits; a row that sees another one differs by orders more.
-    if not difference <= (0.1 if low else 2e-3) * max(scale, 1e-3):
-        setup.causal.set_attn_implementation(setup.stock_attention)
-        return (
-            f"the probe's hidden states differ by {difference:.2g} (of {scale:.2g}) from one row "
-            "at a time"
-        )
-    setup.causal.set_attn_implementation(attention.NAME)
-    setup.flat = True
-    return None
+    if difference <= (0.1 if low else 2e-3) * max(scale, 1e-3):
+        return None
+    return (
+        f"the probe's hidden states differ by {difference:.2g} (of {scale:.2g}) from one row "
+        "at a time"
+    )
 
 
 def probe(setup: Setup, rows: Sequence[EncodedRow]) -> tuple[float, float]:
-    """Compare a flat batch with stock attention on one row at a time.
+    """Compare a flat batch, once turned on, with stock attention on one row at a time.
 
     Returns:
-        The largest difference of the last hidden states, and their largest magnitude. The flat
-        attention is left switched on.
+        The largest difference of the last hidden states, and their largest magnitude.
     """
     from tunewise.training.rows import EncodedRow as Row
 
@@ -99,29 +127,20 @@ def probe(setup: Setup, rows: Sequence[EncodedRow]) -> tuple[float, float]:
     decoder = setup.causal.get_decoder()
     was_training = setup.outer.training
     setup.outer.eval()
-    device = setup.causal.device
 
-    def hidden(ids: Any, positions: Any, **options: Any) -> torch.Tensor:
-        out = decoder(
-            input_ids=torch.as_tensor(ids, dtype=torch.long, device=device)[None],
-            position_ids=torch.as_tensor(positions, dtype=torch.long, device=device)[None],
-            use_cache=False,
-            **options,
-        )
-        return out.last_hidden_state[0].float()  # type: ignore[no-any-return]
+    def alone(row: EncodedRow) -> torch.Tensor:
+        ids = torch.as_tensor(row.ids, dtype=torch.long, device=setup.causal.device)[None]
+        return decoder(input_ids=ids, use_cache=False).last_hidden_state[0]  # type: ignore[no-any-return]
 
+    batch = flatten(chosen, min_shared=1)
+    # Not all places: the last layer's queries are then fewer than its keys, as in training.
+    places = [batch.place_of(number)[::3] for number in range(len(chosen))]
     try:
         with torch.no_grad():
             setup.causal.set_attn_implementation(setup.stock_attention)
-            alone = [hidden(r.ids, list(range(len(r.ids)))) for r in chosen]
+            expected = torch.cat([alone(row)[::3] for row in chosen]).float()
             setup.causal.set_attn_implementation(attention.NAME)
-            batch = flatten(chosen, min_shared=1)
-            flat = hidden(batch.ids, batch.positions, flat_layout=batch.layout)
+            got = setup.hidden(batch, np.concatenate(places)).float()
     finally:
         setup.outer.train(was_training)
-    difference = scale = 0.0
-    for number, expected in enumerate(alone):
-        got = flat[torch.from_numpy(batch.place_of(number))]
-        difference = max(difference, float((got - expected).abs().max()))
-        scale = max(scale, float(expected.abs().max()))
-    return difference, scale
+    return float((got - expected).abs().max()), float(expected.abs().max())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ from tunewise.training.loss import (
 from tunewise.training.start import begin_with
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tunewise.models.loading import LoadedModel
 
 
@@ -39,7 +42,8 @@ class Setup:
         outer: the model to be saved: a peft model, or the plain one.
         causal: the causal language model within, with the adapter's layers in place.
         weights: the parameters that learn, by name.
-        flat: whether the fast path is on.
+        flat: whether the fast path is on; fused: whether its layers are computed by
+            ``fused_layers``; flex: whether attention is by ``attention_flex``.
     """
 
     loaded: LoadedModel
@@ -47,6 +51,8 @@ class Setup:
     causal: Any
     weights: Mapping[str, nn.Parameter]
     flat: bool = False
+    fused: bool = False
+    flex: bool = False
     stock_attention: str = "sdpa"
 
     @property
@@ -54,19 +60,34 @@ class Setup:
         """The layers below the head."""
         return self.causal.get_decoder()
 
-    def hidden(self, batch: FlatBatch) -> Tensor:
-        """The last hidden states, shape (tokens, dim); one row at a time on the plain path."""
+    @property
+    def kernel(self) -> str:
+        """What computes attention: ``flex``, ``blocks``, or transformers' name for its own."""
+        if not self.flat:
+            return self.stock_attention
+        return "flex" if self.flex else "blocks"
+
+    def hidden(self, batch: FlatBatch, places: npt.NDArray[np.int64]) -> Tensor:
+        """The last hidden states at some places of the flat row, shape (places, dim).
+
+        Raises:
+            ValueError: on the plain path, for more than one row.
+        """
         device = self.causal.device
         options: dict[str, Any] = {}
+        at = places
         if self.flat:
+            kept, among_kept = np.unique(places, return_inverse=True)
             positions = torch.from_numpy(batch.positions)[None].to(device)
-            options = {"position_ids": positions, "flat_layout": batch.layout}
+            layout = batch.layout.keeping(kept, flex=self.flex)
+            options = {"position_ids": positions, "flat_layout": layout}
+            at = among_kept if self.fused else places
         elif len(batch.layout.segments) > 1:
             raise ValueError("the plain path takes one row at a time")
         ids = torch.from_numpy(batch.ids)[None].to(device)
         with self.autocast():
             out = self.decoder(input_ids=ids, use_cache=False, **options)
-        hidden: Tensor = out.last_hidden_state[0]
+        hidden: Tensor = out.last_hidden_state[0][self._put(at)]
         return hidden
 
     def losses(self, batch: FlatBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +96,7 @@ class Setup:
         if not self.flat:
             logps, right = log_probs_of(self._plain_logits(batch), targets)
             return -(logps * weights).sum(), -logps.detach(), right
-        hidden = self.hidden(batch)[self._put(batch.keep)]
+        hidden = self.hidden(batch, batch.keep)
         with self.autocast():
             head = self.causal.get_output_embeddings()
             return linear_cross_entropy(hidden, head, targets, weights, final_softcap(self.causal))
@@ -85,7 +106,7 @@ class Setup:
         targets = self._put(batch.targets)
         if not self.flat:
             return log_probs_of(self._plain_logits(batch) / temperature, targets)
-        hidden = self.hidden(batch)[self._put(batch.keep)]
+        hidden = self.hidden(batch, batch.keep)
         with self.autocast():
             head = self.causal.get_output_embeddings()
             cap = final_softcap(self.causal)
@@ -100,7 +121,7 @@ class Setup:
         uses = self._put(batch.uses)
         if not self.flat:
             return top_k_of(self._plain_logits(batch)[uses], tokens)
-        hidden = self.hidden(batch)[self._put(batch.keep[batch.uses])]
+        hidden = self.hidden(batch, batch.keep[batch.uses])
         with self.autocast():
             head = self.causal.get_output_embeddings()
             return linear_top_k(hidden, head, tokens, final_softcap(self.causal))

@@ -102,7 +102,7 @@ def score_rows(context: Context, part: Part) -> Tensor:
     found = []
     for batch in part.batches:
         last = np.asarray([batch.place_of(row)[-1] for row in range(len(batch.rows))])
-        hidden = setup.hidden(batch)[torch.from_numpy(last).to(setup.causal.device)]
+        hidden = setup.hidden(batch, last)
         with setup.autocast():
             found.append(setup.causal.score(hidden)[:, 0].float())
     scores = torch.cat(found)
