@@ -7,15 +7,18 @@ busy machine hits all alike. CPU seconds are printed beside wall seconds for the
     python benchmarks/sft.py                         # all three shapes, 28M-parameter body
     python benchmarks/sft.py --size small --steps 3  # some minutes on a busy machine
     python benchmarks/sft.py --shape task --ladder   # each technique's own gain
+    python benchmarks/sft.py --device cuda --precision bfloat16 --size 8B
 
 Arms: ``trl`` is SFTTrainer's defaults (it recomputes activations), ``trl-best`` the fastest of its
-settings that needs no GPU kernel (no recomputing), ``tunewise`` what ``tunewise train`` runs.
-Tokens are counted as the rows hold them.
+settings that needs no kernel from elsewhere (no recomputing; on a GPU with Liger's kernels where
+they are installed), ``tunewise`` what ``tunewise train`` runs. Tokens are counted as the rows hold
+them. On a GPU, memory is what its tensors take, and rates are of wall seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -44,6 +47,16 @@ SIZES: dict[str, dict[str, int]] = {
         "num_attention_heads": 9,
         "num_key_value_heads": 3,
     },
+    # The shape of Llama 3 8B, for a GPU: 16 GB of weights in bfloat16.
+    "8B": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    },
 }
 # Prompt that all rows share; tokens asked (median, least, most); tokens answered; most in a row.
 SHAPES = {
@@ -70,9 +83,13 @@ def rows(shape: str, count: int, vocabulary: int) -> list[tuple[list[int], list[
     return out
 
 
-def make_model(folder: Path, size: str) -> None:
-    """A Llama with random weights, and a tokenizer whose words are ``t3``, ``t4``…"""
+def make_model(folder: Path, size: str, device: str) -> None:
+    """A Llama, and a tokenizer whose words are ``t3``, ``t4``…
+
+    Its random weights are written for a CPU only; for a GPU see ``random_weights_on_gpu``.
+    """
     import torch
+    from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -89,12 +106,31 @@ def make_model(folder: Path, size: str) -> None:
         "{% for m in messages %}{{ ' ' + m.content }}{% if m.role == 'assistant' %}{{ ' <end>' }}"
         "{% endif %}{% endfor %}"
     )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(**shape, max_position_embeddings=4096, tie_word_embeddings=True, eos_token_id=2)
+    options = {"tie_word_embeddings": True, **shape}
+    config = LlamaConfig(
+        **options, max_position_embeddings=4096, eos_token_id=2, architectures=["LlamaForCausalLM"]
     )
-    model.save_pretrained(folder)
+    if device == "cuda":
+        config.save_pretrained(folder)
+        save_file({}, folder / "model.safetensors")  # a model's folder must have one
+    else:
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def random_weights_on_gpu() -> None:
+    """Let models of this process be made from their configuration, where they would be read."""
+    import torch
+    import transformers
+
+    def from_pretrained(folder: Any, *, dtype: Any, **_: Any) -> Any:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        torch.manual_seed(0)
+        with torch.device("cuda"):
+            return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+    transformers.AutoModelForCausalLM.from_pretrained = from_pretrained  # type: ignore[method-assign]
 
 
 def order_of(count: int) -> list[int]:
@@ -144,7 +180,12 @@ def run_tunewise(model: Path, data: list[Any], precision: str, threads: int, lad
 
 
 def _mark() -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds, and bytes of this process in memory now."""
+    """Wall seconds, CPU seconds, and bytes in memory now: of this process, or on its GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter(), time.process_time(), torch.cuda.memory_allocated()
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return time.perf_counter(), time.process_time(), resident
 
@@ -153,6 +194,9 @@ def _without(ladder: str) -> None:
     """Switch techniques off, for the ladder; "" leaves everything on."""
     from tunewise.training import fast_path, items, lora_linear
 
+    if ladder:
+        turn_on = fast_path.turn_on
+        fast_path.turn_on = lambda setup, fused: turn_on(setup, fused=False)  # type: ignore[assignment]
     if ladder in ("plain", "flat", "shared"):
         lora_linear.fuse = lambda _: 0  # type: ignore[assignment]
     if ladder == "plain":
@@ -165,6 +209,7 @@ def _without(ladder: str) -> None:
 
 
 def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -183,7 +228,10 @@ def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:
             marks.append(_mark())
 
     with tempfile.TemporaryDirectory() as out:
+        gpu = torch.cuda.is_available()
         options: dict[str, Any] = {"gradient_checkpointing": False} if best else {}
+        if best and gpu:
+            options["use_liger_kernel"] = importlib.util.find_spec("liger_kernel") is not None
         args = SFTConfig(
             output_dir=out,
             per_device_train_batch_size=BATCH,
@@ -195,7 +243,7 @@ def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:
             save_strategy="no",
             logging_steps=1,
             bf16=precision == "bfloat16",
-            use_cpu=True,
+            use_cpu=not gpu,
             disable_tqdm=True,
             max_length=4096,
             train_sampling_strategy="sequential",
@@ -203,7 +251,7 @@ def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:
             **options,
         )
         trainer = SFTTrainer(
-            model=AutoModelForCausalLM.from_pretrained(model, dtype="float32"),
+            model=AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, precision)),
             args=args,
             train_dataset=Dataset.from_list(table),
             processing_class=AutoTokenizer.from_pretrained(model),
@@ -223,6 +271,9 @@ def arm(options: dict[str, Any]) -> dict[str, Any]:
     from tunewise.training.surroundings import peak_memory
 
     torch.set_num_threads(options["threads"])
+    gpu = torch.cuda.is_available()
+    if gpu:
+        random_weights_on_gpu()
     data = rows(options["shape"], options["steps"] * BATCH, SIZES[options["size"]]["vocab_size"])
     model = Path(options["model"])
     if options["arm"].startswith("trl"):
@@ -233,20 +284,23 @@ def arm(options: dict[str, Any]) -> dict[str, Any]:
     counted = [data[i] for i in order_of(len(data))][BATCH:]
     tokens = sum(len(p) + len(a) + 1 for p, a in counted)
     wall, cpu = marks[-1][0] - marks[1][0], marks[-1][1] - marks[1][1]
+    peak = torch.cuda.max_memory_allocated() if gpu else peak_memory()
     return {
         "tokens_per_second": tokens / wall,
         "tokens_per_cpu_second": tokens / cpu,
-        "peak_bytes": peak_memory(),
-        "peak_above_start": peak_memory() - marks[0][2],
+        "peak_bytes": peak,
+        "peak_above_start": peak - marks[0][2],
         "losses": losses,
     }
 
 
-def matrix_rate(threads: int) -> float:
-    """Float32 multiplications and additions per second of a large matrix product."""
+def matrix_rate(device: str, precision: str) -> float:
+    """Multiplications and additions of a large matrix product per CPU second, or of a GPU."""
     import torch
 
-    torch.set_num_threads(threads)
+    if device == "cuda":
+        return _matrix_rate_of_gpu(getattr(torch, precision))
+    torch.set_num_threads(1)
     a, b = torch.randn(2048, 1024), torch.randn(1024, 1536)
     best = 0.0
     for _ in range(5):
@@ -254,6 +308,22 @@ def matrix_rate(threads: int) -> float:
         for _ in range(4):
             a @ b
         best = max(best, 4 * 2 * 2048 * 1024 * 1536 / (time.process_time() - begin))
+    return best
+
+
+def _matrix_rate_of_gpu(dtype: Any) -> float:
+    import torch
+
+    n, products = 8192, 20
+    a, b = (torch.randn(n, n, dtype=dtype, device="cuda") for _ in range(2))
+    best = 0.0
+    for _ in range(5):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(products):
+            a @ b
+        torch.cuda.synchronize()
+        best = max(best, products * 2 * n**3 / (time.perf_counter() - begin))
     return best
 
 
@@ -284,26 +354,36 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="the first is not counted")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--ladder", action="store_true", help="technique by technique")
     parser.add_argument("--arms", nargs="*", help="only these")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.device == "cpu":  # before torch looks, here and in the arms
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if args.one:
         print("\n" + json.dumps(arm(json.loads(args.one))))
         return
     arms = args.arms or (
-        ["trl-best", "tunewise:plain", "tunewise:flat", "tunewise:shared", "tunewise"]
+        [
+            "trl-best",
+            "tunewise:plain",
+            "tunewise:flat",
+            "tunewise:shared",
+            "tunewise:adapter",
+            "tunewise",
+        ]
         if args.ladder
         else ["trl", "trl-best", "tunewise"]
     )
-    rate = matrix_rate(1)
+    rate = matrix_rate(args.device, args.precision)
     print(
-        f"{args.size}, {args.precision}, {args.threads} threads; matrix rate {rate / 1e9:.0f} "
-        "GFLOP per CPU second"
+        f"{args.size}, {args.device}, {args.precision}, {args.threads} threads; matrix rate "
+        f"{rate / 1e9:.0f} GFLOP per {'CPU ' if args.device == 'cpu' else ''}second"
     )
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder), args.size)
+        make_model(Path(folder), args.size, args.device)
         for shape in SHAPES if args.shape == "all" else [args.shape]:
             found: dict[str, list[dict[str, Any]]] = {a: [] for a in arms}
             for _ in range(args.repeats):
@@ -323,7 +403,7 @@ def _in_process(args: argparse.Namespace, folder: str, shape: str, name: str) ->
         "precision": args.precision,
     }
     done = subprocess.run(
-        [sys.executable, __file__, "--one", json.dumps(options)],
+        [sys.executable, __file__, "--device", args.device, "--one", json.dumps(options)],
         capture_output=True,
         text=True,
         check=False,
@@ -338,24 +418,27 @@ def _print(
     args: argparse.Namespace, shape: str, found: dict[str, list[dict[str, Any]]], rate: float
 ) -> None:
     last = list(found)[-1]
+    per = "tokens_per_cpu_second" if args.device == "cpu" else "tokens_per_second"
     work, tokens = useful_work(shape, args.size, args.steps * BATCH)
 
     def middle(name: str, key: str) -> float:
         return statistics.median(r[key] for r in found[name])
 
     print(f"\n{shape}: {args.steps} steps of {BATCH} rows, {tokens} tokens")
-    print(f"{'':18}{'tok/s':>8}{'tok/CPU-s':>11}{'× less CPU':>12}{'peak MB':>9}{'+MB':>7}  losses")
+    print(
+        f"{'':18}{'tok/s':>8}{'tok/CPU-s':>11}{'× less time':>12}{'peak MB':>9}{'+MB':>7}  losses"
+    )
     for name in found:
-        cpu = middle(name, "tokens_per_cpu_second")
         losses = found[name][0]["losses"]
         print(
-            f"{name:18}{middle(name, 'tokens_per_second'):8.0f}{cpu:11.0f}"
-            f"{middle(last, 'tokens_per_cpu_second') / cpu:12.2f}"
+            f"{name:18}{middle(name, 'tokens_per_second'):8.0f}"
+            f"{middle(name, 'tokens_per_cpu_second'):11.0f}"
+            f"{middle(last, per) / middle(name, per):12.2f}"
             f"{middle(name, 'peak_bytes') / 1e6:9.0f}"
             f"{middle(name, 'peak_above_start') / 1e6:7.0f}"
             f"  {losses[0]:.4f} … {losses[-1]:.4f}"
         )
-    share = middle(last, "tokens_per_cpu_second") / tokens * work / rate
+    share = middle(last, per) / tokens * work / rate
     print(f"{last} reaches {100 * share:.0f} % of the matrix rate in frozen products alone")
 
 

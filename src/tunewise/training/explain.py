@@ -99,6 +99,10 @@ _REASONS: Mapping[str, tuple[str, str | None]] = {
         None,
     ),
     "path": ("flat batches where every layer is known to allow them, proved by a probe", None),
+    "kernel": (
+        "of attention: FlexAttention on a GPU where it agrees with blocks on some rows, else those",
+        "2412.05496",
+    ),
     "threads": ("all that this process may use; part of what makes a run repeatable", None),
     "trainable_parameters": ("what the adapter adds, or all weights", None),
 }
@@ -187,6 +191,7 @@ def _settings(run: Ready) -> Iterator[Setting]:
     yield one("recompute", chosen["recompute"])
     yield one("tokens_per_pass", chosen["tokens_per_batch"])
     yield one("path", chosen["path"], run.path_reason or None)
+    yield one("kernel", chosen["kernel"], run.kernel_reason or None)
     yield one("threads", chosen["threads"])
 
 

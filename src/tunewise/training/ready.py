@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tunewise.data.findings import Finding
-from tunewise.training import fast_path
+from tunewise.training import fast_path, kernels
 from tunewise.training.batches import BatchPlan
 from tunewise.training.checkpoint import Progress
 from tunewise.training.encode import Encoder
@@ -34,6 +34,7 @@ class Ready:
         method, setup, optimiser: see their types.
         items, dev: rows as the method learns from them; ``left_out`` counts others by reason.
         path: ``flat`` or ``plain``, with ``path_reason`` for the latter.
+        kernel_reason: why attention goes without FlexAttention; "" where it does not.
         plan: which items make which step.
         context: what the method may use.
         chosen, progress: see ``Progress``, which stands at step 0.
@@ -68,7 +69,9 @@ class Ready:
         probed = [rows[i] for i in range(min(64, len(rows)))]
         self.path_reason = fast_path.enable(self.setup, probed) or ""
         self.path = "flat" if self.setup.flat else "plain"
-        self.tell({"event": "path", "path": self.path, "reason": self.path_reason})
+        self.kernel_reason = kernels.choose(self.setup, probed)
+        kernel = {"kernel": self.setup.kernel, "kernel_reason": self.kernel_reason}
+        self.tell({"event": "path", "path": self.path, "reason": self.path_reason, **kernel})
         self.plan = self._plan()
         memory = self._memory(before)
         self.context = Context(self.job, self.setup, memory.tokens, self.tell, self.stop)
@@ -83,6 +86,7 @@ class Ready:
             "tokens_per_batch": memory.tokens,
             "recompute": memory.recompute,
             "path": self.path,
+            "kernel": self.setup.kernel,
             "precision": precision,
             "batch_size": self.plan.batch_size,
             "max_length": limit,

@@ -32,6 +32,8 @@ def deterministic(threads: int) -> Iterator[None]:
     """Reproducible arithmetic: a fixed number of threads, and no kernel that depends on timing."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
+    # Without it torch refuses products on a GPU; it is read when the first one is computed.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         yield
