@@ -8,6 +8,7 @@ the layer's own ``forward`` runs.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -82,17 +83,21 @@ class _FusedLayer:
             )
             return stock
         layer = self._layer
+        if layer.gradient_checkpointing and layer.training:  # as the class's own ``forward`` does
+            compute = functools.partial(self._compute, flat_layout, position_embeddings)
+            out: Tensor = layer._gradient_checkpointing_func(compute, hidden_states)
+            return out
+        return self._compute(flat_layout, position_embeddings, hidden_states)
+
+    def _compute(self, layout: Layout, embeddings: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        """(1, tokens, dim) -> the same, or in the last layer (1, kept tokens, dim)."""
+        layer = self._layer
         kept = None
-        if self._last and flat_layout.kept is not None:
-            kept = torch.from_numpy(flat_layout.kept).to(hidden_states.device)
-        mixed = _attention(
-            layer.self_attn,
-            _norm(layer.input_layernorm, hidden_states),
-            position_embeddings,
-            flat_layout,
-            kept,
-        )
-        residual = hidden_states if kept is None else hidden_states[:, kept]
+        if self._last and layout.kept is not None:
+            kept = torch.from_numpy(layout.kept).to(x.device)
+        normed = _norm(layer.input_layernorm, x)
+        mixed = _attention(layer.self_attn, normed, embeddings, layout, kept)
+        residual = x if kept is None else x[:, kept]
         if not self._sandwich:
             residual = residual + mixed
             return residual + _mlp(layer.mlp, _norm(layer.post_attention_layernorm, residual))

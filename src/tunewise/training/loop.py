@@ -31,7 +31,7 @@ from tunewise.training.schedule import learning_rate
 from tunewise.training.surroundings import (
     Events,
     available_threads,
-    deterministic,
+    computing,
     locked,
 )
 
@@ -72,7 +72,7 @@ class Run(Ready):
         if progress is None:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         threads = (progress.chosen["threads"] if progress else None) or self.job.threads
-        with deterministic(threads or available_threads()):
+        with computing(threads or available_threads()):
             self.prepare(progress)
             try:
                 self._begin(progress)

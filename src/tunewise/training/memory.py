@@ -69,8 +69,9 @@ def plan_memory(causal: Any, trainable: int, longest: int, recompute: bool | Non
 def bytes_per_token(causal: Any, *, recompute: bool) -> int:
     """What a pass keeps for the backward pass, a token.
 
-    About 14 numbers of the hidden size and 5 of the inner size in each layer; with recomputing,
-    the input of each layer, and that much for one layer at a time.
+    At most 14 numbers of the hidden size and 5 of the inner size in each layer (half of that where
+    an adapter learns in fused layers); with recomputing, the input of each layer, and that much
+    for one layer at a time.
     """
     config = causal.config.get_text_config(decoder=True)
     width = 14 * config.hidden_size + 5 * (getattr(config, "intermediate_size", 0) or 0)

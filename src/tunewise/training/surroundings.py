@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -17,6 +18,10 @@ import torch
 from tunewise.errors import TrainingError
 from tunewise.training.job import OnEvent
 
+# Numbers of options and their defaults, from glibc's malloc.h (mallopt(3)).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
 
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
@@ -28,18 +33,47 @@ def available_threads() -> int:
 
 
 @contextlib.contextmanager
-def deterministic(threads: int) -> Iterator[None]:
+def computing(threads: int) -> Iterator[None]:
     """Reproducible arithmetic: a fixed number of threads, and no kernel that depends on timing."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filler: Any = torch.utils.deterministic
+    filling = filler.fill_uninitialized_memory
     torch.set_num_threads(threads)
     # Without it torch refuses products on a GPU; it is read when the first one is computed.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # Filling each new tensor guards against reads of what was never written; it costs a pass.
+    filler.fill_uninitialized_memory = False
     try:
-        yield
+        with _freed_memory_kept():
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+        filler.fill_uninitialized_memory = filling
+
+
+@contextlib.contextmanager
+def _freed_memory_kept() -> Iterator[None]:
+    """Let what is freed stay with the process, since each step asks for the same again.
+
+    By default glibc hands every large tensor back to the system and takes new pages for the next,
+    and the first touch of a page is dear. Other allocators are left alone.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        mallopt, trim = libc.mallopt, libc.malloc_trim
+    except (OSError, AttributeError, TypeError):
+        yield
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_MAX, 65536)
+        mallopt(_M_TRIM_THRESHOLD, 128 * 1024)
+        trim(0)
 
 
 @contextlib.contextmanager
