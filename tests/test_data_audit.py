@@ -262,7 +262,7 @@ def test_minhash_finds_what_brute_force_finds(shared: Path) -> None:
     rows = [question_words(r) for r in list(read_examples(path))[:800]]
     index = NearDuplicates()
     for row in rows:
-        index.add(row)
+        index.add(word_hashes(row))
     found = index.pairs()
     index.close()
     linked = set(found.first.tolist()) | set(found.second.tolist())

@@ -108,9 +108,7 @@ def ngrams(hashes: Sequence[int]) -> NDArray[np.uint64]:
 
     if len(hashes) < NGRAM:
         return np.empty(0, np.uint64)
-    values = np.asarray(hashes, np.uint64)
-    windows = np.lib.stride_tricks.sliding_window_view(values, NGRAM)
-    return np.unique((windows * _powers()).sum(axis=1, dtype=np.uint64))
+    return np.unique(np.correlate(np.asarray(hashes, np.uint64), _powers(), "valid"))
 
 
 @cache

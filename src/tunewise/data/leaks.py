@@ -179,14 +179,15 @@ class LeakCheck:
         self._questions.append(hash64(" ".join(found)) if found else 0)
         self._groups.append(hash64(example.group) if example.group is not None else 0)
         self._times.append(math.nan if example.time is None else seconds_of(example.time))
+        hashes = word_hashes(found)
         if self.near_duplicates:
             if self.near is None:
                 self.near = NearDuplicates(self.shared)
-            self.near.add(found)
+            self.near.add(hashes)
         if self.overlap:
             if self._ngrams is None:
                 self._ngrams = Spool("u8")
-            self._ngrams.append(ngrams(word_hashes(found)))
+            self._ngrams.append(ngrams(hashes))
 
     def leaks(self, ids: Callable[[int], str]) -> Leaks:
         """The leaks found; ``ids`` gives the id of a row by its place in the order of adding."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunewise.data.content import SharedText, word_hashes
+from tunewise.data.content import SharedText
 from tunewise.data.spool import Spool
 
 if TYPE_CHECKING:
@@ -61,11 +61,10 @@ class NearDuplicates:
     def __len__(self) -> int:
         return len(self._bands)
 
-    def add(self, found: Sequence[str]) -> None:
-        """Add one row by its words. A row without words is like no other."""
+    def add(self, hashes: Sequence[int]) -> None:
+        """Add one row by its words' hashes. A row without words is like no other."""
         import numpy as np
 
-        hashes = word_hashes(found)
         own = self._shared.own_words(hashes)
         if own:
             self._minhash.clear()

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.data.chat import Example
-from tunewise.data.content import SharedText, content_hash, question_words, seconds_of
+from tunewise.data.content import (
+    SharedText,
+    content_hash,
+    question_words,
+    seconds_of,
+    word_hashes,
+)
 from tunewise.data.findings import OnProblem
 from tunewise.data.near_duplicates import NearDuplicates, clusters
 from tunewise.data.read import read_examples
@@ -198,7 +204,7 @@ def _units(rows: list[Example], wanted: int) -> tuple[list[list[int]], dict[str,
     equal = _links([" ".join(words) or None for words in questions])
     index = NearDuplicates(SharedText(questions[:500]))
     for words in questions:
-        index.add(words)
+        index.add(word_hashes(words))
     pairs = index.pairs()
     index.close()
     verified = [*pairs.first[pairs.verified].tolist()], [*pairs.second[pairs.verified].tolist()]

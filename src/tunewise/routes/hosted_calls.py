@@ -52,7 +52,7 @@ class Connection:
 
 def connect(prefix: str, place: Place, *, azure: bool) -> Connection:
     """Open the official client for a place; nothing is sent yet."""
-    from tunewise.models.openai_engine import open_client
+    from tunewise.models.openai_client import open_client
 
     client = open_client(
         place.base_url,
@@ -119,7 +119,7 @@ def _may_pass(error: openai.APIStatusError) -> bool:
 
 
 def _unknown(error: Exception, where: str) -> UnknownOutcome:
-    from tunewise.models.openai_engine import reason_of
+    from tunewise.models.openai_client import reason_of
 
     return UnknownOutcome(
         f"the service does not answer: {reason_of(error)}",
@@ -133,7 +133,7 @@ def explained(error: Exception, where: str) -> TrainingError:
     """The client's error in plain words, with what to do."""
     import openai
 
-    from tunewise.models.openai_engine import reason_of
+    from tunewise.models.openai_client import reason_of
 
     reason = reason_of(error)
     if not isinstance(error, openai.APIStatusError):

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +14,13 @@ from typing import Any
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
 from tunewise.routes.base import Event, Forecast, State, Status
+from tunewise.training.fork_server import Process, start
 from tunewise.training.job import LossSpikeError, NotFiniteError, TrainingJob, TrainingResult
 from tunewise.training.job_files import write_job
 from tunewise.workspace import write_json_atomic
 
 # Processes that this one has started, by job: whoever holds a handle, they must be reaped once.
-_children: dict[str, subprocess.Popen[bytes]] = {}
+_children: dict[str, Process] = {}
 _POLL_SECONDS = 0.1
 _KINDS: Mapping[str, type[TrainingError]] = {
     "NotFiniteError": NotFiniteError,
@@ -171,15 +170,7 @@ class LocalHandle:
         if (before := _children.pop(self.id, None)) is not None:
             before.wait()
         _write_state(self.folder, "queued")  # the worker itself writes all that follows
-        with (self.folder / "worker.log").open("ab") as log:
-            _children[self.id] = subprocess.Popen(
-                [sys.executable, "-m", "tunewise.training.worker", str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(),
-                start_new_session=True,  # the caller's Ctrl-C is the caller's to pass on
-            )
+        _children[self.id] = start("worker", self.folder)
 
     def result(
         self, timeout: float | None = None, on_event: Callable[[Event], None] | None = None
@@ -224,19 +215,19 @@ class LocalHandle:
     def _starts(self) -> bool:
         """Whether a process that has not reported yet may still do so."""
         if self.id in _children:
-            return _children[self.id].poll() is None
+            return _children[self.id].alive()
         age = time.time() - (self.folder / "status.json").stat().st_mtime
         return age < _START_SECONDS
 
     def _lives(self, pid: int) -> bool:
         if self.id in _children and _children[self.id].pid == pid:
-            return _children[self.id].poll() is None
+            return _children[self.id].alive()
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return _signal(pid, 0) if not Path("/proc/self").exists() else False
         # A process number may belong to somebody else by now.
-        return b"tunewise.training.worker" in command
+        return b"tunewise.training." in command
 
     def _stop(self) -> None:
         # The worker installs its handlers before it reports; until then there is nobody to tell.
@@ -248,12 +239,6 @@ class LocalHandle:
         _signal(value["pid"], signal.SIGTERM)
         while self._lives(value["pid"]):
             time.sleep(_POLL_SECONDS)
-
-
-def _environment() -> dict[str, str]:
-    # Threads that wait by spinning slow a machine that does other work at the same time down
-    # tenfold; after a short spin they should sleep.
-    return {"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", **os.environ}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -6,8 +6,6 @@ The measuring is done in a process of its own, so that its peak memory is the tr
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +14,10 @@ from pathlib import Path
 
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
+from tunewise.training.fork_server import start
 from tunewise.training.job import TrainingJob
 from tunewise.training.job_files import read_job, write_job
+from tunewise.training.label_audit import no_chat_template
 from tunewise.training.rows import EncodedRows
 
 CALIBRATION_SECONDS = 6.0
@@ -62,6 +62,8 @@ def audit_job(job: TrainingJob) -> tuple[EncodedRows, list[Finding]]:
     limit = min(job.fine_tune.max_length or loaded.context_length, loaded.context_length)
     method = make_method(job.fine_tune)
     items, findings = method.encode(encoder_of(job, loaded), job.examples, limit)
+    if loaded.plain_template and method.name != "pretrain":
+        findings.append(no_chat_template())
     return items.rows, findings
 
 
@@ -74,17 +76,12 @@ def forecast_job(job: TrainingJob) -> TrainingForecast:
     with tempfile.TemporaryDirectory(prefix="tunewise-forecast-") as name:
         folder = Path(name)
         write_job(replace(job, output=folder / "run"), folder)
-        done = subprocess.run(
-            [sys.executable, "-m", "tunewise.training.forecast", name],
-            capture_output=True,
-            text=True,
-            env={"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", **os.environ},
-            check=False,
-        )
+        start("forecast", folder).wait()
         try:
             value = json.loads((folder / "forecast.json").read_text("utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            said = (folder / "worker.log").read_text("utf-8", "replace").strip().splitlines()
+            last = (said or ["no message"])[-1]
             raise TrainingError(f"the forecast failed: {last}") from error
     if "error" in value:
         raise TrainingError(**value["error"])
@@ -94,10 +91,10 @@ def forecast_job(job: TrainingJob) -> TrainingForecast:
 def calibrate(job: TrainingJob) -> TrainingForecast:
     """Measure in this process: the largest batch first, for memory, then steps, for time."""
     from tunewise.training.loop import Run
-    from tunewise.training.surroundings import available_threads, deterministic, peak_memory
+    from tunewise.training.surroundings import available_threads, computing, peak_memory
 
     run = Run(job, lambda _: None, lambda: False)
-    with deterministic(job.threads or available_threads()):
+    with computing(job.threads or available_threads()):
         run.prepare()
         plan, lengths = run.plan, run.items.lengths
         order = plan.order(0)
@@ -146,7 +143,8 @@ def calibrate(job: TrainingJob) -> TrainingForecast:
     )
 
 
-def _main(folder: Path) -> None:
+def main(folder: Path) -> int:
+    """Forecast the job in ``folder``, into ``forecast.json`` there; returns the exit code."""
     from tunewise.errors import TunewiseError
 
     try:
@@ -154,7 +152,8 @@ def _main(folder: Path) -> None:
     except TunewiseError as error:
         value = {"error": {"message": error.message, "where": error.where, "hint": error.hint}}
     (folder / "forecast.json").write_text(json.dumps(value), "utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))
