@@ -17,16 +17,12 @@ from tunewise.cli.show import _training
 from tunewise.data.chat import Request
 from tunewise.errors import DataError, StudyError, TrainingError, UsageError
 from tunewise.models.opening import open_engine
+from tunewise.pipeline.alone import explain_study, train_study
 from tunewise.pipeline.audits import row_tokens
 from tunewise.pipeline.quick import training_study
 from tunewise.pipeline.reporter import SilentReporter
-from tunewise.pipeline.run import (
-    _session,
-    _training_usd,
-    explain_study,
-    plan_study,
-    train_study,
-)
+from tunewise.pipeline.run import plan_study, training_usd
+from tunewise.pipeline.session import open_session
 from tunewise.pipeline.training_rows import TrainingRows, read_training_rows
 from tunewise.report.token_page import render_tokens
 from tunewise.routes.base import Forecast
@@ -222,10 +218,18 @@ def test_a_hosted_model_and_an_unknown_method_are_refused(place: Path, tmp_path:
 def test_from_rows_to_an_adapter_and_what_was_explained_is_what_ran(place: Path) -> None:
     flags = ["--model", "model", "--epochs", "1", "--learning-rate", "0.01", "--seed", "3"]
     home = {"TUNEWISE_HOME": str(place / "home")}
-    run = tunewise("train", "rows.jsonl", *flags, "--out", "tuned", cwd=place, env=home)
+    prompt = ["--set", "prompt=Turn the words around."]
+    run = tunewise("train", "rows.jsonl", *flags, *prompt, "--out", "tuned", cwd=place, env=home)
     assert "adapter: tuned" in run.out and "learnt from 32 rows; dev 8" in run.out
-    assert "tunewise chat model --adapter tuned" in run.out.replace(f"{place}/", "")
+    told = run.out.replace(f"{place}/", "")
+    assert "tunewise chat model --adapter tuned --system 'Turn the words around.'" in told
+    (events,) = re.findall(r"losses of all steps: (.*)", run.out)
+    assert '"event": "end"' in Path(events).read_text()
+    for text in ("tokens an epoch", "step 1 of", "step 8: dev loss", "the lowest so far"):
+        assert text in run.err
     assert "tunewise serve" in run.out
+    before, after = re.findall(r"dev loss ([\d.]+) before, after each epoch ([\d.]+);", run.out)[0]
+    assert float(after) < float(before)
     (training,) = (place / "home").rglob("training.json")
     config = json.loads(training.read_text())["config"]
     study = training_study(
@@ -280,11 +284,13 @@ def test_the_test_rows_of_a_study_stay_out(place: Path, tmp_path: Path) -> None:
 def test_the_tokens_of_a_row_as_a_page(place: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "<script>x</script> \u202e", "completion": "a & <b>"}]
     jsonl(tmp_path / "odd.jsonl", rows)
-    row = row_tokens(str(tmp_path / "odd.jsonl"), 1, str(place / "model"))
-    page = render_tokens(row.id, "<i>model</i>", row.tokens)
+    row = row_tokens(str(tmp_path / "odd.jsonl"), "1", str(place / "model"))
+    page = render_tokens(row.id, row.source, "<i>model</i>", row.answers)
     assert "<script" not in page and "<i>" not in page and "<b>" not in page
     assert "\u202e" not in page and "&lt;" in page
-    assert page.count('class="t l"') == 1 + sum(1 for _, w in row.tokens if w)
+    ((name, tokens),) = row.answers
+    assert name == "wanted" and "odd.jsonl:1" in page
+    assert page.count('class="t l"') == 1 + sum(1 for _, w in tokens if w)
     assert "http" not in page.replace("http-equiv", "")
     policy = re.search(r'content="(default-src[^"]*)"', page)
     assert policy is not None and "script-src" not in policy[1]
@@ -311,6 +317,6 @@ def test_training_here_costs_what_the_price_file_says_or_is_unknown(
     unknown = replace(plan.candidates[0], training={**training, "usd": None})
     assert "money unknown" in _training(unknown)
     assert "money unknown" not in _training(plan.candidates[0])
-    with _session(load_study(study, ["costs.prices=null"]), home, SilentReporter()) as session:
+    with open_session(load_study(study, ["costs.prices=null"]), home, SilentReporter()) as session:
         found = Forecast(1.0, 1, 0.0, 1, 1, "")
-        assert _training_usd(session, str(place / "model"), found) is None
+        assert training_usd(session, str(place / "model"), found) is None

@@ -14,8 +14,9 @@ import yaml
 from cli_support import COMMAND, environment, tunewise
 from models_support import save_model
 from tunewise.errors import WorkspaceError
+from tunewise.pipeline.alone import train_study
 from tunewise.pipeline.reporter import SilentReporter
-from tunewise.pipeline.run import Outcome, plan_study, report_study, run_study, train_study
+from tunewise.pipeline.run import Outcome, plan_study, report_study, run_study
 from tunewise.study.loading import load_study
 from tunewise.workspace import Workspace
 

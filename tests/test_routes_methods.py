@@ -16,8 +16,9 @@ pytest.importorskip("fastapi")
 from server_support import Running, client, running_server
 from tunewise.data.chat import Example
 from tunewise.errors import TrainingError
+from tunewise.pipeline.alone import train_study
 from tunewise.pipeline.reporter import SilentReporter
-from tunewise.pipeline.run import Outcome, run_study, train_study
+from tunewise.pipeline.run import Outcome, run_study
 from tunewise.routes.base import open_route
 from tunewise.study.loading import load_study
 from tunewise.study.schema import FineTune

@@ -13,6 +13,8 @@ from training_support import small_tokenizer, word_examples
 from tunewise.data.chat import Example
 from tunewise.errors import DataError, TrainingError
 from tunewise.models.chat_format import PLAIN_TEMPLATE, render_prompt
+from tunewise.models.loading import load_local
+from tunewise.models.names import parse_model
 from tunewise.training.encode import Encoder
 from tunewise.training.label_audit import encode_and_audit, gate, show_tokens
 
@@ -193,6 +195,32 @@ def test_long_rows_are_counted_and_never_cut():
     none, findings = encode_and_audit(encoder(), rows[3:], 100)
     with pytest.raises(TrainingError, match="no row is left"):
         gate(findings, none)
+
+
+def test_the_first_long_row_and_empty_answers_are_told():
+    (finding,) = encode_and_audit(encoder(), [example(("u", "a " * 99), ("a", "b"))], 40)[1]
+    assert "limit 40" in finding.message and "tokens" in finding.message
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    rows = [
+        example(("u", "a"), ("a", " ")),
+        example(("u", "a"), ("a", None, {"tool_calls": [call]})),
+    ]
+    assert codes(encoder(), rows[:1]) == {"empty_answer": 1}
+    assert "empty_answer" not in codes(encoder(), rows[1:])
+
+
+def test_tokens_within_a_character_show_their_bytes():
+    shown = [t.text for t in show_tokens(encoder(), example(("u", "a"), ("a", "\N{SNOWMAN}")))]
+    assert "\N{REPLACEMENT CHARACTER}" not in "".join(shown)
+    assert "\\xe2" in "".join(shown) or "\N{SNOWMAN}" in "".join(shown)
+
+
+def test_a_sentencepiece_tokenizer_keeps_its_spaces(shared):
+    folder = shared / "models" / "stories260k-hf"
+    loaded = load_local(parse_model(str(folder)))
+    e = Encoder(loaded.tokenizer, loaded.end_ids)
+    row = example(("u", "one two"), ("a", "three four"))
+    assert "three four" in "".join(t.text for t in show_tokens(e, row))
 
 
 def test_a_row_that_the_template_refuses_is_named():

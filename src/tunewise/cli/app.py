@@ -94,12 +94,23 @@ def audit(
         Path | None, typer.Option("--fix", metavar="OUT", help="Write the rows, safely mended.")
     ] = None,
     tokens: Annotated[
-        int | None,
-        typer.Option("--tokens", metavar="ROW", help="Show one row's tokens, coloured by mask."),
+        str | None,
+        typer.Option(
+            "--tokens",
+            metavar="ROW",
+            help="Show the tokens of one row, by number or id: which are learnt?",
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", help="Whose tokenizer counts with --tokens.")
     ] = "tunewise/tiny",
+    trained_rows: Annotated[
+        str,
+        typer.Option(
+            "--trained-rows",
+            help="With --tokens: answers, all_assistant or all, as `fine_tune.trained_rows`.",
+        ),
+    ] = "answers",
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="With --tokens: write them as a page."),
@@ -112,10 +123,13 @@ def audit(
     if tokens is not None:
         from tunewise.pipeline.audits import row_tokens, write_token_page
 
-        row = row_tokens(data, tokens, model)
+        if test is not None or fix is not None:
+            other = "--test" if fix is None else "--fix"
+            raise typer.BadParameter("goes without --tokens ROW", param_hint=other)
+        row = row_tokens(data, tokens, model, trained_rows)
         if html is not None:
             write_token_page(row, model, html)
-        show_tokens(row, html)
+        show_tokens(row, html, json_output)
         return
     if html is not None:
         raise typer.BadParameter("goes with --tokens ROW", param_hint="--html")
@@ -198,7 +212,7 @@ def forecast(
     """What a run would take: time, memory, money."""
     if explain:
         from tunewise.cli.show_training import show_settings
-        from tunewise.pipeline.run import explain_study
+        from tunewise.pipeline.alone import explain_study
         from tunewise.study.loading import load_study
         from tunewise.workspace import Workspace
 

@@ -17,6 +17,10 @@ from rich.progress import (
 )
 
 from tunewise.data.chat import Progress as ProgressCall
+from tunewise.report.format import duration
+
+_LOG_SECONDS = 60.0
+"""Between two lines on how far a task is, where there is no terminal."""
 
 
 class TerminalReporter:
@@ -42,7 +46,7 @@ class TerminalReporter:
             return
         if not self._console.is_terminal:
             began = time.monotonic()
-            yield lambda done, total: None
+            yield self._lines(label, began)
             self._console.print(f"    {label}: {time.monotonic() - began:.1f} s", highlight=False)
             return
         columns = (
@@ -64,6 +68,22 @@ class TerminalReporter:
                     yield update
             finally:
                 self._live = None
+
+    def _lines(self, label: str, began: float) -> ProgressCall:
+        """For a log: how far it is, now and then."""
+        told = began
+
+        def update(done: int, total: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if total and 0 < done < total and now - told >= _LOG_SECONDS:
+                told = now
+                left = duration((now - began) / done * (total - done))
+                self._console.print(
+                    f"    {label}: {done:,} of {total:,}, about {left} left", highlight=False
+                )
+
+        return update
 
     @staticmethod
     @contextlib.contextmanager

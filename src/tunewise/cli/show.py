@@ -131,20 +131,36 @@ def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bo
         )
 
 
-def show_tokens(row: RowTokens, page: Path | None = None) -> None:
+def show_tokens(row: RowTokens, page: Path | None, as_json: bool) -> None:
     """One row's tokens: what is learnt in colour, what is only read dim; or where its page lies."""
-    console = Output()
-    learnt = sum(1 for _, weight in row.tokens if weight)
-    summary = f"{visible(row.id)}: {len(row.tokens)} tokens, {learnt} learnt"
-    if page is not None:
-        console.print(f"{summary}. Page: {page}", markup=False, soft_wrap=True, highlight=False)
+    if as_json:
+        _print_json(row.as_dict())
         return
-    text = Text()
-    for token, weight in row.tokens:
-        shown = visible(token.replace("\n", "⏎\n"))
-        text.append(shown, style="bold green" if weight else "dim")
-    console.print(text)
-    console.print(f"\n{summary} (green).", markup=False)
+    console = Output(soft_wrap=True, highlight=False, markup=False)
+    colourless = console.color_system is None or console.no_color
+    legend = "between ⟦ and ⟧" if colourless else "green"
+    for name, tokens in row.answers:
+        learnt = sum(1 for _, weight in tokens if weight)
+        which = "" if len(row.answers) == 1 else f", answer {name}"
+        summary = f"{visible(row.id)}{which}: {fmt.plural(len(tokens), 'token')}, {learnt} learnt"
+        if page is not None:
+            console.print(summary)
+            continue
+        console.print(_coloured(tokens, marks=colourless))
+        console.print(f"\n{summary} ({legend})")
+    if page is not None:
+        console.print(f"Page: {page}")
+
+
+def _coloured(tokens: Sequence[tuple[str, float]], *, marks: bool) -> Text:
+    """Tokens as one text; ``marks`` stand around what is learnt where there is no colour."""
+    text, inside = Text(), False
+    for token, weight in [*tokens, ("", 0.0)]:
+        if marks and bool(weight) != inside:
+            inside = not inside
+            text.append("⟦" if inside else "⟧")
+        text.append(visible(token.replace("\n", "⏎\n")), "bold green" if weight else "dim")
+    return text
 
 
 def show_plan(plan: Plan, as_json: bool) -> None:

@@ -68,6 +68,10 @@ def train(
         bool,
         typer.Option("--explain", help="Show all that would be used, with reasons; train nothing."),
     ] = False,
+    forecast: Annotated[
+        bool,
+        typer.Option("--forecast", help="Show time, memory and money; train nothing."),
+    ] = False,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -76,9 +80,13 @@ def train(
 
     A stopped run goes on where it was.
     """
+    from tunewise.cli.show_training import show_planned, show_settings, show_training
+    from tunewise.pipeline.alone import explain_study, forecast_training, train_study
     from tunewise.pipeline.quick import training_study
-    from tunewise.pipeline.run import explain_study, train_study
     from tunewise.workspace import Workspace
+
+    if explain and forecast:
+        raise typer.BadParameter("goes without --forecast", param_hint="--explain")
 
     with_dev = dev is None or dev.casefold() != _NO_DEV
     given: dict[str, tuple[str, Any]] = {
@@ -97,10 +105,9 @@ def train(
     loaded = training_study(source, flags, overrides or [])
     place, reporter = Workspace(workspace), reporter_of(quiet or json_output)
     if explain:
-        from tunewise.cli.show_training import show_settings
-
         show_settings(explain_study(loaded, place, reporter, with_dev=with_dev), json_output)
         return
-    from tunewise.cli.show_training import show_training
-
+    if forecast:
+        show_planned(forecast_training(loaded, place, reporter, with_dev=with_dev), json_output)
+        return
     show_training(train_study(loaded, place, reporter, out, with_dev=with_dev), json_output)

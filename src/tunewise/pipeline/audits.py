@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tunewise.data.audit import AuditReport, audit
 from tunewise.data.fix import Fixes, fix_file
 from tunewise.data.read import read_examples
-from tunewise.errors import DataError, UsageError
+from tunewise.errors import DataError, UsageError, WorkspaceError
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE
 from tunewise.pipeline.reporter import Reporter
 from tunewise.study.yaml_source import near_names
+from tunewise.training.job import local_model
 from tunewise.verdict.planning import mde_from_discordance
 from tunewise.workspace import write_text_atomic
 
@@ -79,32 +80,65 @@ class RowTokens:
 
     Attributes:
         id: of the row.
-        tokens: each token's text with the weight of its loss (0: not trained).
+        source: ``file:line``.
+        answers: what each is called, and the text and loss weight (0: not trained) of each token
+            of the conversation with it. Preference data have two.
     """
 
     id: str
-    tokens: list[tuple[str, float]]
+    source: str | None
+    answers: list[tuple[str, list[tuple[str, float]]]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        answers = [
+            {"answer": name, "tokens": [{"text": t, "weight": w} for t, w in tokens]}
+            for name, tokens in self.answers
+        ]
+        return {"id": self.id, "source": self.source, "answers": answers}
 
 
-def row_tokens(data: str, row: int, model: str) -> RowTokens:
-    """The tokens of row number ``row`` (from 1) with their loss weights.
+def row_tokens(data: str, row: str, model: str, trained_rows: str = "answers") -> RowTokens:
+    """The tokens of one row with their loss weights.
+
+    Args:
+        row: its number (from 1), or its id.
+        trained_rows: as ``fine_tune.trained_rows``.
 
     Raises:
-        UsageError: there is no such row.
+        UsageError: there is no such row, or ``trained_rows`` is unknown.
         ModelError, DataError: the model or the data cannot be read.
     """
     from tunewise.models.loading import load_local
-    from tunewise.models.names import parse_model
-    from tunewise.training.encode import Encoder
+    from tunewise.training.encode import Encoder, Trained
     from tunewise.training.label_audit import show_tokens
 
-    for number, example in enumerate(read_examples(data), 1):
-        if number == row:
-            loaded = load_local(parse_model(model))
-            encoder = Encoder(loaded.tokenizer, loaded.end_ids)
-            shown = show_tokens(encoder, example)
-            return RowTokens(example.id, [(t.text, t.weight) for t in shown])
-    raise UsageError(f"there is no row {row}", where=data, hint="Rows are counted from 1.")
+    known: dict[str, Trained] = {t: t for t in get_args(Trained)}
+    if trained_rows not in known:
+        raise UsageError(
+            f"there is no {trained_rows!r}",
+            where="--trained-rows",
+            hint=f"One of {', '.join(known)}.",
+        )
+    ref = local_model(model)
+    check_there(data)
+    count = 0
+    for count, example in enumerate(read_examples(data), 1):
+        if row not in (str(count), example.id):
+            continue
+        loaded = load_local(ref)
+        encoder = Encoder(loaded.tokenizer, loaded.end_ids, trained=known[trained_rows])
+        shown = {"wanted": example}
+        if example.rejected is not None:
+            shown["not wanted"] = replace(example, messages=(*example.prompt, example.rejected))
+        answers = [
+            (name, [(t.text, t.weight) for t in show_tokens(encoder, one)])
+            for name, one in shown.items()
+        ]
+        return RowTokens(example.id, example.source, answers)
+    raise UsageError(
+        f"there is no row {row}", where=data, hint=f"Give a number from 1 to {count}, or an id."
+    )
 
 
 def write_token_page(row: RowTokens, model: str, path: Path) -> None:
@@ -115,4 +149,9 @@ def write_token_page(row: RowTokens, model: str, path: Path) -> None:
     """
     from tunewise.report.token_page import render_tokens
 
-    write_text_atomic(path, render_tokens(row.id, model, row.tokens))
+    try:
+        write_text_atomic(path, render_tokens(row.id, row.source, model, row.answers))
+    except OSError as error:
+        raise WorkspaceError(
+            f"the page cannot be written: {error.strerror}", where=str(path)
+        ) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tunewise.candidates.build import BuildContext, default_candidates, training
 from tunewise.candidates.prompting import Limits, answer_limit, text_counter
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.data.documents import read_documents
-from tunewise.errors import StudyError, TrainingError
+from tunewise.errors import ModelError, StudyError, TrainingError
 from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
 from tunewise.pipeline.engines import Engines
@@ -281,3 +282,32 @@ class Session:
                 hint="Set it to true; it bills by the hour until the deployment is deleted.",
             )
         return self.engines.get(base, adapter)
+
+
+@contextmanager
+def open_session(
+    loaded: LoadedStudy, workspace: Workspace, reporter: Reporter
+) -> Iterator[Session]:
+    """A study with its folder locked, until it is done with; errors name their place in the study.
+
+    Raises:
+        WorkspaceError: another process works on this study.
+    """
+    try:
+        with workspace.lock(loaded.study.name):
+            session = Session(loaded, workspace, reporter)
+            try:
+                yield session
+            finally:
+                session.close()
+    except StudyError as error:
+        raise loaded.located(error) from error
+    except TrainingError as error:
+        if error.where is not None and error.where.startswith("fine_tune."):
+            error.where = loaded.located(StudyError(error.message, where=error.where)).where
+        raise
+    except ModelError as error:
+        if error.where is None or error.where != loaded.study.model:
+            raise
+        where = f"{loaded.places.where(('model',))}: {error.where}"
+        raise ModelError(error.message, where=where, hint=error.hint) from error

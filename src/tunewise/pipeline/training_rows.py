@@ -22,6 +22,7 @@ from tunewise.data.findings import FindingBook
 from tunewise.data.read import read_examples
 from tunewise.errors import DataError
 from tunewise.pipeline.reporter import Reporter
+from tunewise.report.format import plural
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job_files import RowFile, write_row
 
@@ -84,7 +85,7 @@ def read_training_rows(
     for finding in book.findings():
         first = f", the first at {finding.rows[0]}" if finding.rows else ""
         left_out = " left out" if finding.severity == "error" else ""
-        reporter.warn(f"{finding.count:,} rows{left_out}: {finding.message}{first}")
+        reporter.warn(f"{plural(finding.count, 'row')}{left_out}: {finding.message}{first}")
     rows = RowFile(file)
     codes, order = np.asarray(splits, np.uint8), np.asarray(ranks, np.uint64)
     train, dev = (np.flatnonzero(codes == code) for code in (0, 1))
@@ -97,10 +98,13 @@ def read_training_rows(
         train, dev = _cut(train, order[train])
         how = "cut by hash" if len(dev) else "none: too few rows, or all of one group"
     if not len(train):
+        hint = "Rows that call themselves test are not learnt from." if len(codes) else None
+        if not len(codes) and book.findings():
+            hint = f"All were left out: {book.findings()[0].message}. {book.findings()[0].fix}"
         raise DataError(
             "there are no rows to learn from",
             where=study.data.train or study.data.documents,
-            hint="Rows that call themselves test are not learnt from." if len(codes) else None,
+            hint=hint,
         )
     prompting = _prompting(study, spec, Rows(rows, train))
     held_out = int((codes == _SPLITS.index("test")).sum())

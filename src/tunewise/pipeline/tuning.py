@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import BudgetError, StudyError, TrainingError
 from tunewise.models.names import parse_model
+from tunewise.pipeline.following import Follower, wait
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
+from tunewise.report.format import plural
 from tunewise.routes.base import Forecast, Route, open_route
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
@@ -84,6 +86,7 @@ class Tuner:
         assert model is not None
         self.model = model
         self.on_this_machine = parse_model(model, study.servers).is_local
+        self._digested: tuple[Sequence[Example], str] | None = None
 
     def job(self, learning_rate: float, seed: int, rows: Sequence[Example]) -> TrainingJob:
         """The job for one run; equal jobs share a folder, so a finished one is found again."""
@@ -98,7 +101,7 @@ class Tuner:
                 learning_rate,
                 epochs,
                 seed,
-                _digest(rows),
+                self._digest(rows),
             ]
         )
         return TrainingJob(
@@ -111,6 +114,15 @@ class Tuner:
             seed=seed,
             output=self.folder / identity[:16],
         )
+
+    def _digest(self, rows: Sequence[Example]) -> str:
+        """SHA-256 of the rows' ids and messages; of the same rows as last time, as it was."""
+        if self._digested is None or self._digested[0] is not rows:
+            digest = hashlib.sha256()
+            for row in rows:
+                digest.update(canonical_hash([row.id, [dict(m) for m in row.messages]]).encode())
+            self._digested = rows, digest.hexdigest()
+        return self._digested[1]
 
     def check(self, *, asked: bool = True) -> None:
         """Refuse, before anything is spent, what would train on broken labels.
@@ -137,13 +149,27 @@ class Tuner:
         if errors:
             first = errors[0]
             raise TrainingError(
-                f"{first.message} ({first.count} rows)",
-                where=", ".join(first.rows[:5]),
+                f"{first.message} ({plural(first.count, 'row')})",
+                where=self._places(first.rows),
                 hint=first.fix,
             )
         for finding in findings:
             if finding.severity == "warning":
-                self.reporter.warn(f"{finding.message} ({finding.count} rows)")
+                rows = f" ({plural(finding.count, 'row')}: {self._places(finding.rows)})"
+                self.reporter.warn(finding.message + (rows if finding.rows else ""))
+
+    def _places(self, ids: Sequence[str], most: int = 3) -> str:
+        """Some rows as ``file:line``, since an id may be a hash; by id where lines are shared."""
+        shown: dict[str, str | None] = dict.fromkeys(ids[:most])
+        for row in self.train:
+            if row.id in shown:
+                shown[row.id] = row.source
+                if all(shown.values()):
+                    break
+        places = [place or id for id, place in shown.items()]
+        if len(set(places)) < len(places):
+            places = list(shown)
+        return ", ".join(places) + (", …" if len(ids) > most else "")
 
     def forecast(self) -> Forecast:
         """Time, memory and money of one full run."""
@@ -192,29 +218,37 @@ class Tuner:
         return rate, [t.as_dict() for t in trials]
 
     def tune(
-        self, learning_rate: float, seed: int, rows: Sequence[Example] | None = None
+        self,
+        learning_rate: float,
+        seed: int,
+        rows: Sequence[Example] | None = None,
+        *,
+        losses: bool = False,
     ) -> tuple[TrainingResult, TrainingRun]:
         """One run to its end.
+
+        Args:
+            losses: tell the reporter of them on the way, and measure dev before training too.
 
         Raises:
             TrainingError: it failed.
         """
         job = self.job(learning_rate, seed, self.train if rows is None else rows)
-        label = f"{self.spec.name}: {len(job.examples)} rows, seed {seed}"
+        job = replace(job, dev_before=losses)
+        label = f"{self.spec.name}: {plural(len(job.examples), 'row')}, seed {seed}"
         handle = self.route.submit(job)
+        # What an earlier run into the same folder has told is not told again.
+        seen = len(handle.events()) if self.on_this_machine else 0
         with self.reporter.task(label) as progress:
-            seen = 0
+            follow = Follower(self.reporter, progress, losses=losses)
 
             def listen() -> None:
                 nonlocal seen
                 for event in handle.events(seen):
                     seen += 1
-                    if event.get("event") == "step":
-                        progress(int(event["step"]), int(event["total_steps"]))
-                    elif event.get("event") == "tracker":
-                        self.reporter.warn(f"{event['tracker']} follows no more: {event['error']}")
+                    follow(event)
 
-            result = _wait(handle, listen, pause=self.on_this_machine)
+            result = wait(handle, listen, pause=self.on_this_machine)
         run = TrainingRun(
             candidate=self.spec.name,
             route=self.study.fine_tune.route,
@@ -234,34 +268,6 @@ class Tuner:
             dev_loss=[(s, v) for s, v in result.dev_loss],
         )
         return result, run
-
-
-def _digest(rows: Sequence[Example]) -> str:
-    """SHA-256 of the rows' ids and messages, one row at a time."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(canonical_hash([row.id, [dict(m) for m in row.messages]]).encode())
-    return digest.hexdigest()
-
-
-def _wait(handle: Any, listen: Any, *, pause: bool) -> TrainingResult:
-    """Wait for a job, passing its events on; a Ctrl-C pauses it so that it can go on later.
-
-    A hosted job goes on by itself, and the same study finds it again.
-    """
-    import time
-
-    try:
-        while not handle.status().over:
-            listen()
-            time.sleep(0.1)
-        listen()
-        result: TrainingResult = handle.result()
-        return result
-    except KeyboardInterrupt:
-        if pause:
-            handle.pause()
-        raise
 
 
 def refuse_unaffordable(study: Study, usd: float | None, spent: float, runs: float) -> None:

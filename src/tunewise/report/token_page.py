@@ -17,6 +17,7 @@ h1 { font-size: 22px; letter-spacing: -.01em; }
 .t { border-radius: 4px; padding: 2px 0; margin-right: 2px; color: var(--muted);
   background: var(--track); -webkit-box-decoration-break: clone; box-decoration-break: clone; }
 .t.l { color: var(--good); background: var(--good-soft); font-weight: 600; }
+h2 { font-size: 16px; margin-top: 22px; }
 .legend .t { padding: 2px 7px; margin-right: 7px; }
 """
 
@@ -38,12 +39,12 @@ _PAGE = """\
 <main>
 <section class="card">
 <h1>{row}</h1>
-<p class="quiet">{count} tokens, {learnt} of them learnt</p>
+<p class="quiet">{place}</p>
 <ul class="legend">
 <li><span class="t l">learnt</span>its prediction is in the loss</li>
 <li><span class="t">read</span>only read</li>
 </ul>
-<div class="tokens data">{tokens}</div>
+{answers}
 </section>
 </main>
 </body>
@@ -51,13 +52,20 @@ _PAGE = """\
 """
 
 
-def render_tokens(row: str, model: str, tokens: Sequence[tuple[str, float]]) -> str:
+def render_tokens(
+    row: str,
+    source: str | None,
+    model: str,
+    answers: Sequence[tuple[str, Sequence[tuple[str, float]]]],
+) -> str:
     """The page; texts are escaped and their unseen characters named, nothing is fetched.
 
     Args:
         row: the row's id.
         model: whose tokenizer it is.
-        tokens: each token's text, and the weight of its prediction in the loss (0: only read).
+        source: where the row stands.
+        answers: what each answer is called, and of each token of the conversation with it the
+            text and the weight of its prediction in the loss (0: only read).
     """
     style = style_sheet() + _STYLE
     return _PAGE.format(
@@ -65,9 +73,18 @@ def render_tokens(row: str, model: str, tokens: Sequence[tuple[str, float]]) -> 
         style=style,
         row=escape(visible(row)),
         model=escape(visible(model)),
-        count=f"{len(tokens):,}",
-        learnt=f"{sum(1 for _, weight in tokens if weight):,}",
-        tokens="".join(_token(n, text, weight) for n, (text, weight) in enumerate(tokens, 1)),
+        place=escape(visible(source or "")),
+        answers="".join(_answer(name, t, alone=len(answers) == 1) for name, t in answers),
+    )
+
+
+def _answer(name: str, tokens: Sequence[tuple[str, float]], *, alone: bool) -> str:
+    head = "" if alone else f"<h2>Answer that is {escape(name)}</h2>\n"
+    shown = "".join(_token(n, text, weight) for n, (text, weight) in enumerate(tokens, 1))
+    learnt = sum(1 for _, weight in tokens if weight)
+    return (
+        f'{head}<p class="quiet">{len(tokens):,} tokens, {learnt:,} of them learnt</p>\n'
+        f'<div class="tokens data">{shown}</div>\n'
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tunewise.errors import StudyError
 from tunewise.study.complaints import Complaint, Places, complaints_of, study_error
 from tunewise.study.overrides import apply_overrides, set_at, steps_of
-from tunewise.study.paths import with_paths
+from tunewise.study.paths import DATA_SUFFIXES, with_paths
 from tunewise.study.schema import Study
 from tunewise.study.yaml_source import KeyPath, parse_yaml, read_text
 
@@ -61,6 +61,14 @@ def load_study(
         StudyError: with file, line, key and what was probably meant; up to five at once.
     """
     path = Path(path)
+    if path.suffix.casefold() in DATA_SUFFIXES and path.is_file():
+        raise StudyError(
+            "this is a file with rows, not a study",
+            where=str(path),
+            hint=f"Write a study around it: tunewise init {path}\n"
+            f"Or only fine-tune (--forecast and --explain tell before): "
+            f"tunewise train {path} --model MODEL",
+        )
     parsed = parse_yaml(read_text(path), str(path))
     if parsed.value is None:
         raise StudyError(

@@ -13,7 +13,7 @@ from tunewise.study.schema import Study
 from tunewise.study.yaml_source import KeyPath, near_names
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?(:[\w.\[\]%-]+)?")
-_DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 def with_paths(
@@ -91,7 +91,7 @@ def _may_be_hub(value: str, directory: Path) -> bool:
     return (
         _HUB.fullmatch(value) is not None
         and not value.startswith(".")
-        and not value.casefold().endswith(_DATA_SUFFIXES)
+        and not value.casefold().endswith(DATA_SUFFIXES)
         and not (directory / value.split("/", 1)[0]).exists()
     )
 

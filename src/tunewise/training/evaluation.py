@@ -46,6 +46,16 @@ def evaluate(run: Run) -> None:
     )
 
 
+def measure_before(run: Run) -> None:
+    """Look at the whole of dev before step 0, where the job wants it."""
+    if not (run.job.dev_before and len(run.dev)):
+        return
+    loss, metrics = run.method.evaluate(run.context, run.dev)
+    run.progress.metrics["dev_loss_before"] = loss
+    figures = {f"valid_{name}": value for name, value in metrics.items()}
+    run.tell({"event": "before", "dev_loss": loss, **figures})
+
+
 def looks(run: Run) -> bool:
     """Whether the run looks at a few rows of dev after the present step."""
     every = run.job.eval_every

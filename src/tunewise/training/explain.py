@@ -150,10 +150,10 @@ def settings_of(job: TrainingJob) -> list[Setting]:
         DataError, ModelError: a row or the model cannot be used.
     """
     from tunewise.training.ready import Ready
-    from tunewise.training.surroundings import available_threads, deterministic
+    from tunewise.training.surroundings import available_threads, computing
 
     run = Ready(job, lambda _: None, lambda: False)
-    with deterministic(job.threads or available_threads()):
+    with computing(job.threads or available_threads()):
         run.prepare()
         return list(_settings(run))
 

@@ -37,8 +37,8 @@ def not_finite(what: str, step: int, rows: Sequence[str], where: str) -> NotFini
     return NotFiniteError(
         f"the {what} is not a number at step {step}; rows {shown}",
         where=where,
-        hint="A lower learning rate usually helps; look at these rows for odd content. The "
-        "last good checkpoint is intact.",
+        hint="A lower learning rate usually helps; look at these rows for odd content "
+        "(`tunewise audit ROWS --tokens ID` shows one). The last good checkpoint is intact.",
     )
 
 
@@ -69,6 +69,7 @@ def check_spike(
         f"the loss jumped to {loss:.3g} at step {len(before) + 1}, from {usual:.3g} in the steps "
         f"before; its rows with the highest loss: {worst}",
         where=where,
-        hint="Look at these rows for odd content, or lower the learning rate. To go on from the "
+        hint="Look at these rows for odd content (`tunewise audit ROWS --tokens ID` shows one), "
+        "or lower the learning rate. To go on from the "
         "last checkpoint regardless, set `fine_tune.loss_spike: null`.",
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import DataError, ModelError, TrainingError
+from tunewise.models.names import ModelRef, parse_model
 from tunewise.study.schema import FineTune
 from tunewise.training.methods import METHODS
 
@@ -19,7 +20,7 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 """Called with each event of a run: JSON values, with ``event`` naming its kind."""
 
 # Part of a job's key: raised when the same job would lead to other weights than before.
-RECIPE = 1
+RECIPE = 2
 
 
 class TrainingStopped(TrainingError):
@@ -60,6 +61,7 @@ class TrainingJob:
             methods then stay close to it rather than to the base. None begins anew.
         eval_every, eval_rows: look at this many rows of dev each so many steps, besides the whole
             of dev after each epoch; None never does. Not part of the key: nothing is chosen by it.
+        dev_before: look at the whole of dev before step 0 too, to compare with. Likewise.
 
     Raises:
         TrainingError: an unknown method, a number that is not above 0, or a method that cannot
@@ -83,6 +85,7 @@ class TrainingJob:
     start: Path | None = None
     eval_every: int | None = None
     eval_rows: int = 1
+    dev_before: bool = False
 
     def __post_init__(self) -> None:
         if self.fine_tune.method not in METHODS:
@@ -149,17 +152,27 @@ def model_revision(spec: str) -> str:
     Raises:
         ModelError: when it is not there, or is not a model of this machine.
     """
-    from tunewise.models.names import parse_model
     from tunewise.models.weights import locate, revision_of
 
+    return revision_of(
+        locate(local_model(spec)), ("*.safetensors", "config.json", "tokenizer*", "*.jinja")
+    )
+
+
+def local_model(spec: str) -> ModelRef:
+    """A model whose weights this machine can hold.
+
+    Raises:
+        ModelError: the spec cannot be meant, or names a model that runs on a server.
+    """
     ref = parse_model(spec)
     if not ref.is_local:
         raise ModelError(
-            "this model runs on a server, so it cannot be trained on this machine",
+            "this model runs on a server, so its weights and tokenizer are not here",
             where=spec,
             hint="Name a model with weights: a folder, a hub id, or tunewise/tiny.",
         )
-    return revision_of(locate(ref), ("*.safetensors", "config.json", "tokenizer*", "*.jinja"))
+    return ref
 
 
 def adapter_revision(folder: Path) -> str:

@@ -38,6 +38,22 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
         "some characters are unknown to the tokenizer and cannot be learnt",
         "Use a model whose tokenizer knows them (byte-level), or expect wrong characters.",
     ),
+    "empty_answer": (
+        "warning",
+        "the answer is empty, so the row teaches to say nothing",
+        "Fill the answer in, or remove the row; keep it where nothing is the right answer.",
+    ),
+    "no_end_of_text": (
+        "warning",
+        "the tokenizer has no end-of-text token, so nothing stands between two documents",
+        "Set `eos_token` in the model's tokenizer_config.json.",
+    ),
+    "no_chat_template": (
+        "warning",
+        "the model has no chat template, so rows are written as paragraphs that begin with "
+        "`User:` and `Assistant:`; other programs must ask it in that form too",
+        "Expected of a base model. A chat model's folder needs its chat_template.jinja.",
+    ),
     "too_long": (
         "warning",
         "the row is longer than the limit; it is left out whole, never cut",
@@ -121,7 +137,7 @@ def audited_row(
     """
     row = encoder.encode(example)
     if max_length is not None and len(row.ids) > max_length:
-        note(book, "too_long", row.id)
+        note_too_long(book, row.id, len(row.ids), max_length)
         return None
     for code in row_problems(encoder, example, row):
         note(book, code, row.id)
@@ -131,6 +147,18 @@ def audited_row(
 def note(book: FindingBook, code: str, row: str) -> None:
     """Count a row under one of the codes of this file."""
     book.add(code, row, *_TEXTS[code])
+
+
+def note_too_long(book: FindingBook, row: str, tokens: int, limit: int) -> None:
+    """Count a row that is left out for its length."""
+    severity, message, fix = _TEXTS["too_long"]
+    book.add("too_long", row, severity, f"{message} ({tokens:,} tokens, limit {limit:,})", fix)
+
+
+def no_chat_template() -> Finding:
+    """What is told of a model without a chat template; it concerns no single row."""
+    severity, message, fix = _TEXTS["no_chat_template"]
+    return Finding("no_chat_template", severity, 0, (), message, fix)
 
 
 def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[str]:
@@ -153,6 +181,8 @@ def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[st
         problems.append("end_of_turn_not_trained")
     text = tokenizer.decode(trained, skip_special_tokens=True)
     answer = example.answer.strip()
+    if not answer and not example.target.get("tool_calls"):
+        problems.append("empty_answer")
     if answer and not has_unknown and _squeezed(answer) not in _squeezed(text):
         problems.append("template_changes_text")
     elif encoder.trained == "answers":
@@ -202,9 +232,14 @@ class ShownToken:
 
 
 def show_tokens(encoder: Encoder, example: Example) -> list[ShownToken]:
-    """One row's tokens with their loss weights, for colouring."""
-    row = encoder.encode(example)
+    """One row's tokens with their loss weights, for colouring.
+
+    A token that ends within a character shows its bytes as escapes.
+    """
+    from tunewise.models.token_bytes import TokenBytes
+
+    row, piece = encoder.encode(example), TokenBytes(encoder.tokenizer)
     return [
-        ShownToken(encoder.tokenizer.decode([int(i)]), float(w))
+        ShownToken(piece(int(i)).decode("utf-8", "backslashreplace"), float(w))
         for i, w in zip(row.ids, row.weights, strict=True)
     ]

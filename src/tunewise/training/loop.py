@@ -14,7 +14,7 @@ import torch
 from tunewise.errors import TrainingError
 from tunewise.training import checkpoint
 from tunewise.training.checkpoint import Progress
-from tunewise.training.evaluation import evaluate, look, looks
+from tunewise.training.evaluation import evaluate, look, looks, measure_before
 from tunewise.training.guard import check_spike, not_finite
 from tunewise.training.items import Item, Items
 from tunewise.training.job import (
@@ -97,6 +97,7 @@ class Run(Ready):
         for split, items in (("train", self.items), ("dev", self.dev)):
             self._begin_split(split, items)
         if before is None:
+            measure_before(self)
             return
         self.progress = before
         checkpoint.load_checkpoint(

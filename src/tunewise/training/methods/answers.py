@@ -14,7 +14,7 @@ from tunewise.data.chat import Example, Message
 from tunewise.data.findings import Finding, FindingBook
 from tunewise.training.encode import Encoder
 from tunewise.training.items import Items, Part
-from tunewise.training.label_audit import note, row_problems
+from tunewise.training.label_audit import note, note_too_long, row_problems
 from tunewise.training.methods.base import Context
 from tunewise.training.rows import EncodedRow
 
@@ -111,8 +111,8 @@ def encode_pairs(
         pair = [encode_answer(encoder, example, a) for a in (example.target, example.rejected)]
         if np.array_equal(pair[0].ids, pair[1].ids):
             note(book, "equal_answers", example.id)
-        elif limit is not None and max(len(r.ids) for r in pair) > limit:
-            note(book, "too_long", example.id)
+        elif limit is not None and (longest := max(len(r.ids) for r in pair)) > limit:
+            note_too_long(book, example.id, longest, limit)
         else:
             items.append(pair, number)
             for code in answer_problems(encoder, example, (example.target, example.rejected), pair):

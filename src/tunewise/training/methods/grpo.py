@@ -23,7 +23,7 @@ from tunewise.errors import TrainingError
 from tunewise.study.fine_tune import FineTune, Grpo
 from tunewise.training.encode import Encoder, with_prompt
 from tunewise.training.items import Item, Items, Part
-from tunewise.training.label_audit import note
+from tunewise.training.label_audit import note_too_long
 from tunewise.training.methods.base import Context, Losses, Method, Metrics, Tally
 from tunewise.training.rewards import Rewards, open_rewards
 from tunewise.training.rows import EncodedRow
@@ -99,7 +99,7 @@ class GroupRelativePolicy(Method):
         for number, example in enumerate(examples):
             ids = np.asarray(encoder.encode_prompt(example), np.int32)
             if limit is not None and len(ids) >= limit:
-                note(book, "too_long", example.id)
+                note_too_long(book, example.id, len(ids), limit)
                 continue
             items.append([EncodedRow(example.id, ids, np.zeros(len(ids), np.float32))], number)
         return items, book.findings()

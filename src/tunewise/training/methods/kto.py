@@ -18,7 +18,7 @@ from tunewise.data.chat import Example, Message
 from tunewise.data.findings import Finding, FindingBook
 from tunewise.training.encode import Encoder
 from tunewise.training.items import Item, Items, Part
-from tunewise.training.label_audit import note
+from tunewise.training.label_audit import note, note_too_long
 from tunewise.training.methods.answers import (
     add_reference,
     answer_problems,
@@ -52,7 +52,7 @@ class KahnemanTversky(Method):
             for answer, desirable in labelled:
                 row = encode_answer(encoder, example, answer)
                 if limit is not None and len(row.ids) > limit:
-                    note(book, "too_long", row.id)
+                    note_too_long(book, row.id, len(row.ids), limit)
                     continue
                 rows.append(row)
                 labels.append(float(desirable))

@@ -53,6 +53,8 @@ class ContinuedPretraining(SupervisedFineTuning):
             if not ids:
                 note(book, "no_trained_token", example.id)
                 continue
+            if encoder.tokenizer.eos_token_id is None:
+                note(book, "no_end_of_text", example.id)
             packer.add(example.id, ids, number)
         packer.flush()
         return items, book.findings()
