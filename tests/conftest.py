@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,3 +79,22 @@ def server(shared_server: Running, request: pytest.FixtureRequest) -> Running:
 
     key = make_key(shared_server.home, project=request.module.__name__, admin=True)
     return shared_server._replace(key=key)
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB, or of another size by ``parametrize(…, indirect=True)``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = getattr(request, "param", "256k")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no `mount` here")
+    if done.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

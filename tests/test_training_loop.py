@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -20,7 +21,6 @@ from tunewise.errors import ModelError, TrainingError, WorkspaceError
 from tunewise.models.loading import load_local
 from tunewise.models.names import parse_model
 from tunewise.study.schema import FineTune
-from tunewise.training import checkpoint
 from tunewise.training.job import (
     NotFiniteError,
     TrainingJob,
@@ -234,24 +234,28 @@ def test_the_plain_path_gives_the_same_run(job, tmp_path, monkeypatch):
     assert plain.best_dev_loss == pytest.approx(flat.best_dev_loss, rel=1e-4)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(job, monkeypatch):
-    writes = 0
-    real = checkpoint._save
+@pytest.mark.parametrize("small_disk", ["4m"], indirect=True)
+def test_a_full_disk_keeps_the_last_checkpoint(job, small_disk):
+    undisturbed = train(job)
+    job = replace(job, output=small_disk / "run")
+    filler = small_disk / "filler"
 
-    def full_after_two(tensors, path):
-        nonlocal writes
-        writes += 1
-        if writes > 2:  # as safetensors says it
-            raise OSError("I/O error: No space left on device (os error 28)")
-        real(tensors, path)
+    def fill(event):
+        if event["event"] == "checkpoint" and event["step"] == 8:
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(512))
 
-    monkeypatch.setattr(checkpoint, "_save", full_after_two)
     with pytest.raises(WorkspaceError, match="the disk is full"):
-        train(job)
-    monkeypatch.undo()
+        train(job, fill)
+    filler.unlink()
     events = []
-    train(job, events.append)
-    assert next(e for e in events if e["event"] == "resume")["step"] == 4
+    result = train(job, events.append)
+    assert next(e for e in events if e["event"] == "resume")["step"] == 8
+    lines = (job.output / "events.jsonl").read_text().splitlines()
+    assert {json.loads(line)["event"] for line in lines} >= {"step", "resume", "end"}
+    one, other = (r.adapter / "adapter_model.safetensors" for r in (result, undisturbed))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_two_runs_in_one_folder_are_refused(job):
