@@ -86,6 +86,21 @@ def test_batches_with_shared_prefixes_answer_as_generate_does(llama: LoadedModel
     assert all(a.latency_s and a.prompt_tokens and a.completion_tokens for a in answers)
 
 
+def test_rows_that_end_leave_the_others_as_they_are(llama: LoadedModel) -> None:
+    requests = [few_shot(sentence(i, 2 + i % 5), max_tokens=1 + 7 * i % 15) for i in range(20)]
+    answers = LocalEngine(llama).answer(requests)
+    assert [a.text for a in answers] == [one_by_one(llama, r) for r in requests]
+    assert len({a.completion_tokens for a in answers}) > 10
+
+
+def test_sixteen_bits_share_prefixes_too(llama: LoadedModel) -> None:
+    loaded = load_local(parse_model(str(llama.folder)), dtype="bfloat16")
+    engine = LocalEngine(loaded)
+    assert engine._decoder.can_share(100)
+    answers = engine.answer([few_shot(sentence(i, 5)) for i in range(6)])
+    assert all(a.text and a.cached_tokens for a in answers)
+
+
 @pytest.mark.parametrize(
     ("kind", "shares", "changes"),
     [

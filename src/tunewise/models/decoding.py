@@ -15,9 +15,9 @@ from transformers import DynamicCache
 
 from tunewise.models.prefix_attention import (
     IMPLEMENTATION,
+    FlatPass,
     OwnTokens,
     PrefixCache,
-    additive_mask,
     window,
 )
 
@@ -70,11 +70,11 @@ class Row:
 
 
 class _Layout(Protocol):
-    """How a batch's tokens lie in the cache."""
+    """How a batch's tokens lie in the cache; passes give logits after each row's last token."""
 
     def first(self, rows: Sequence[Row]) -> torch.Tensor: ...
-    def step(self, tokens: torch.Tensor) -> torch.Tensor: ...
-    def select(self, kept: torch.Tensor) -> None: ...
+    def step(self, tokens: Sequence[int]) -> torch.Tensor: ...
+    def select(self, order: Sequence[int]) -> None: ...
 
 
 class Decoder:
@@ -96,9 +96,7 @@ class Decoder:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.window = window(model)
-        self._layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
-        known = inspect.signature(model.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._shares: bool | None = None
 
     @property
@@ -116,21 +114,10 @@ class Decoder:
     @torch.no_grad()
     def prefix(self, tokens: Sequence[int], parent: PrefixCache | None) -> PrefixCache:
         """The cache of ``tokens`` after ``parent``, with which any number of rows can go on."""
-        before = parent.length if parent is not None else 0
-        cache = OwnTokens(self._layers)
-        mask = None
-        if parent is not None:
-            ones = torch.ones(1, len(tokens), len(tokens), dtype=torch.bool, device=self.device)
-            mask = additive_mask(ones.tril(), self.model.dtype)
+        layout = _SharedLayout(self, parent)
         with self._attention():
-            self.forward(
-                torch.tensor([list(tokens)], device=self.device),
-                attention_mask=mask,
-                position_ids=torch.arange(before, before + len(tokens), device=self.device)[None],
-                past_key_values=cache,
-                shared_prefix=parent,
-            )
-        return cache.after(parent)
+            layout.read([tokens])
+        return layout.own.after(parent, len(tokens))
 
     @torch.no_grad()
     def run(self, rows: Sequence[Row], prefix: PrefixCache | None, *, shared: bool) -> None:
@@ -154,16 +141,38 @@ class Decoder:
                 ]
                 if not kept:
                     return
-                if len(kept) < len(live):
-                    layout.select(torch.tensor(kept, device=self.device))
-                    live = [live[i] for i in kept]
-                logits = layout.step(torch.tensor([[tokens[i]] for i in kept], device=self.device))
+                order = _closed_up(kept)
+                if len(order) < len(live):
+                    layout.select(order)
+                    live = [live[i] for i in order]
+                logits = layout.step([tokens[i] for i in order])
 
     def forward(self, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
-        """Logits after the last token, ``[batch, vocabulary]``, in float32."""
-        output = self.model(input_ids=tokens, use_cache=True, **arguments, **self._last_only)
+        """Logits after each row's last token, ``[batch, vocabulary]``, in float32.
+
+        Args:
+            tokens: ``[batch, tokens]``.
+        """
+        keep: dict[str, Any] = {"logits_to_keep": 1} if self._keeps else {}
+        output = self.model(input_ids=tokens, use_cache=True, **arguments, **keep)
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+    def forward_flat(
+        self, tokens: torch.Tensor, positions: torch.Tensor, flat: FlatPass, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits after the tokens ``wanted`` of a flat pass, ``[wanted, vocabulary]``, in float32.
+
+        Args:
+            tokens, positions: ``[tokens]``.
+            wanted: places in the pass.
+        """
+        keep: dict[str, Any] = {"logits_to_keep": wanted} if self._keeps else {}
+        output = self.model(
+            input_ids=tokens[None], position_ids=positions[None], use_cache=False, flat=flat, **keep
+        )
+        logits: torch.Tensor = output.logits[0] if self._keeps else output.logits[0, wanted]
+        return logits.float()
 
     @contextlib.contextmanager
     def _attention(self) -> Iterator[None]:
@@ -229,8 +238,10 @@ class Decoder:
             )
             parent = self.prefix(tokens[:6], None)
             prefix = self.prefix(tokens[6:11], parent)
+            layout = _SharedLayout(self, prefix)
             with self._attention():
-                found = _SharedLayout(self, prefix).first([long, short])
+                layout.read([row.prompt[11:-1] for row in (long, short)])
+                found = layout.step([row.prompt[-1] for row in (long, short)])
         except Exception as error:  # another attention's arguments fail in ways of their own
             log.debug("no shared prefixes: %s: %s", type(error).__name__, error)
             return False
@@ -241,63 +252,62 @@ class Decoder:
         return difference <= tolerance
 
 
-def _left_padded(rows: Sequence[Row], skip: int) -> tuple[list[list[int]], list[int]]:
-    """Token ids without the first ``skip``, and the padding before each."""
-    own = [row.prompt[skip:] for row in rows]
-    width = max(map(len, own))
-    pads = [width - len(ids) for ids in own]
-    return [[0] * pad + ids for pad, ids in zip(pads, own, strict=True)], pads
+def _closed_up(kept: Sequence[int]) -> list[int]:
+    """The kept rows' numbers in an order that moves the fewest: the last ones fill the gaps."""
+    order = list(range(len(kept)))
+    gaps = sorted(set(order).difference(kept))
+    for gap, row in zip(gaps, kept[len(kept) - len(gaps) :], strict=True):
+        order[gap] = row
+    return order
 
 
 class _SharedLayout:
-    """The prefix once, each row's own tokens after it; padding between is masked out.
-
-    Positions are the true ones, so the padding's place does not matter to rotary embeddings.
-    """
+    """The prefix once, each row's own tokens after it, all in one flat pass without padding."""
 
     def __init__(self, decoder: Decoder, prefix: PrefixCache | None) -> None:
+        self.own = OwnTokens()
         self._decoder = decoder
         self._prefix = prefix
-        self._cache = OwnTokens(decoder._layers)
-        self._visible = torch.empty(0)
-        self._positions = torch.empty(0)
+        self._before = prefix.length if prefix is not None else 0
+        self._lengths: list[int] = []
 
     def first(self, rows: Sequence[Row]) -> torch.Tensor:
-        before = self._prefix.length if self._prefix is not None else 0
-        ids, pads = _left_padded(rows, before)
+        return self.read([row.prompt[self._before :] for row in rows])
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Take in what each row has after the prefix; logits after each one's end."""
+        device = self._decoder.device
+        self._lengths = [len(ids) for ids in prompts]
+        lengths = torch.tensor(self._lengths, device=device)
+        ends = lengths.cumsum(0)
+        rows = torch.repeat_interleave(lengths)
+        places = torch.arange(len(rows), device=device) - (ends - lengths)[rows]
+        width = max(self._lengths)
+        return self._decoder.forward_flat(
+            torch.tensor([token for ids in prompts for token in ids], device=device),
+            self._before + places,
+            FlatPass(self._prefix, self.own, len(prompts), rows, places, width),
+            ends - 1,
+        )
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
         device, dtype = self._decoder.device, self._decoder.model.dtype
-        tokens = torch.tensor(ids, device=device)
-        width = tokens.shape[1]
-        place = torch.arange(width, device=device)
-        start = torch.tensor(pads, device=device)[:, None]
-        real = place >= start
-        causal = place[:, None] >= place[None, :]
-        self._visible = additive_mask(real[:, None, :], dtype)
-        self._positions = before + width - start
-        return self._decoder.forward(
-            tokens,
-            attention_mask=additive_mask(real[:, None, :] & causal, dtype),
-            position_ids=(before + place - start).clamp(min=0),
-            past_key_values=self._cache,
-            shared_prefix=self._prefix,
+        count, width = len(tokens), max(self._lengths) + 1
+        rows = torch.arange(count, device=device)
+        places = torch.tensor(self._lengths, device=device)
+        mask = torch.zeros((count, width), dtype=dtype, device=device)
+        mask.masked_fill_(torch.arange(width, device=device) > places[:, None], -torch.inf)
+        self._lengths = [length + 1 for length in self._lengths]
+        return self._decoder.forward_flat(
+            torch.tensor(tokens, device=device),
+            self._before + places,
+            FlatPass(self._prefix, self.own, count, rows, places, width, mask[:, None, None]),
+            rows,
         )
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        self._visible = torch.nn.functional.pad(self._visible, (0, 1))
-        logits = self._decoder.forward(
-            tokens,
-            attention_mask=self._visible,
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            shared_prefix=self._prefix,
-        )
-        self._positions = self._positions + 1
-        return logits
-
-    def select(self, kept: torch.Tensor) -> None:
-        self._cache.select(kept)
-        self._visible = self._visible.index_select(0, kept)
-        self._positions = self._positions.index_select(0, kept)
+    def select(self, order: Sequence[int]) -> None:
+        self.own.select(order)
+        self._lengths = [self._lengths[i] for i in order]
 
 
 class _PlainLayout:
@@ -310,7 +320,9 @@ class _PlainLayout:
         self._positions = torch.empty(0)
 
     def first(self, rows: Sequence[Row]) -> torch.Tensor:
-        ids, pads = _left_padded(rows, 0)
+        width = max(len(row.prompt) for row in rows)
+        pads = [width - len(row.prompt) for row in rows]
+        ids = [[0] * pad + row.prompt for pad, row in zip(pads, rows, strict=True)]
         tokens = torch.tensor(ids, device=self._decoder.device)
         place = torch.arange(tokens.shape[1], device=tokens.device)
         start = torch.tensor(pads, device=tokens.device)[:, None]
@@ -323,10 +335,10 @@ class _PlainLayout:
             past_key_values=self._cache,
         )
 
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
         logits = self._decoder.forward(
-            tokens,
+            torch.tensor(tokens, device=self._mask.device)[:, None],
             attention_mask=self._mask,
             position_ids=self._positions,
             past_key_values=self._cache,
@@ -334,7 +346,8 @@ class _PlainLayout:
         self._positions = self._positions + 1
         return logits
 
-    def select(self, kept: torch.Tensor) -> None:
+    def select(self, order: Sequence[int]) -> None:
+        kept = torch.tensor(order, device=self._mask.device)
         self._cache.reorder_cache(kept)  # type: ignore[arg-type]
         self._mask = self._mask.index_select(0, kept)
         self._positions = self._positions.index_select(0, kept)

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _CACHE_BYTES = 1 << 30
 """Most memory for one batch's keys and values on a processor; on a GPU, a quarter of the free."""
 
+_STEP_WEIGHTS = 1 << 30
+"""Weights that a step of decoding meets on a processor, all rows together. A small model's step
+takes longer to arrange than to compute, so more rows share it; a large one's batches stay short,
+for progress is told, and answers are kept, batch by batch."""
+
+_FLAT_WASTE = 0.5
+"""Rows that share a prefix are padded in the attention to their own tokens alone."""
+
 
 class LocalEngine:
     """One model, with or without an adapter.
@@ -60,6 +68,7 @@ class LocalEngine:
         self.context_length: int | None = loaded.context_length
         self.revision = loaded.revision + (f"+{self._adapter}" if self._adapter else "")
         self._limits = _limits(loaded, batch_tokens)
+        self._flat_limits = replace(self._limits, waste=_FLAT_WASTE)
         self._decoder = Decoder(loaded.model, loaded.tokenizer, loaded.end_ids)
         head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._schemas = SchemaCompiler(loaded.tokenizer, int(head.weight.shape[0]), loaded.end_ids)
@@ -152,7 +161,7 @@ class LocalEngine:
             tree = share_prefixes([rows[i].prompt for i in sharing])
             yield from self._walk(tree, sharing, rows, None, 0.0)
         lone = sorted(set(rows) - set(sharing))
-        for batch in self._cut(lone, rows, 0, equal_lengths=self._decoder.window == 0):
+        for batch in self._cut(lone, rows, self._limits, equal=self._decoder.window == 0):
             yield batch, self._run(batch, rows, None, shared=False), 0
 
     def _walk(
@@ -174,17 +183,21 @@ class LocalEngine:
         for child in node.children:
             yield from self._walk(child, index, rows, prefix, overhead)
         mine = [index[i] for i in node.rows]
-        for batch in self._cut(mine, rows, node.end):
+        for batch in self._cut(mine, rows, self._flat_limits, skip=node.end):
             yield batch, overhead + self._run(batch, rows, prefix, shared=True), node.end
 
     def _cut(
-        self, chosen: Sequence[int], rows: dict[int, Row], skip: int, equal_lengths: bool = False
+        self,
+        chosen: Sequence[int],
+        rows: dict[int, Row],
+        limits: BatchLimits,
+        *,
+        skip: int = 0,
+        equal: bool = False,
     ) -> list[list[int]]:
         lengths = {i: len(rows[i].prompt) - skip for i in chosen}
         budgets = {i: rows[i].budget for i in chosen}
-        return list(
-            cut_batches(chosen, lengths, budgets, self._limits, equal_lengths=equal_lengths)
-        )
+        return list(cut_batches(chosen, lengths, budgets, limits, equal_lengths=equal))
 
     def _run(
         self,
@@ -234,5 +247,8 @@ def _limits(loaded: LoadedModel, batch_tokens: int | None) -> BatchLimits:
         free, _ = torch.cuda.mem_get_info(loaded.device)
         limits = BatchLimits(tokens=65536, rows=256, cache_tokens=max(1, free // 4 // per_token))
     else:
-        limits = BatchLimits(cache_tokens=max(1, _CACHE_BYTES // per_token))
+        rows = _STEP_WEIGHTS // loaded.model.num_parameters()
+        limits = BatchLimits(
+            rows=min(256, max(64, rows)), cache_tokens=max(1, _CACHE_BYTES // per_token)
+        )
     return replace(limits, tokens=batch_tokens) if batch_tokens else limits

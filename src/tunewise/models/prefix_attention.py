@@ -1,20 +1,23 @@
-"""Attention over a prefix that a whole batch shares, without copying it for each row.
+"""Attention of many rows over a prefix that they share, without copying it for each row.
 
-The keys and values of the shared prefix exist once, with batch size one. All rows' queries meet
-them in one matrix product; each row's own tokens are attended to as usual; one softmax spans both
-parts, so the result is exact (the split of Hydragen, 2402.05099). Registered through transformers'
-``AttentionInterface``; the prefix travels as an argument of the model's forward, never as a global.
+A pass sees the new tokens of all rows as one flat row, ``[1, tokens]``: no padding enters a matrix
+product of the model. The keys and values of the shared prefix exist once, and all queries meet them
+in one product; each row's own tokens are attended to apart; the two results are joined by their
+softmax denominators, so the result is exact (the split of Hydragen, 2402.05099). Registered through
+transformers' ``AttentionInterface``; the pass travels as an argument of the model's forward, never
+as a global.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as attend
 from transformers import AttentionInterface
-from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,178 +35,230 @@ class PrefixCache:
     """Keys and values of a shared prefix, one pair a layer.
 
     Attributes:
-        keys, values: per layer, shape ``[1, key-value heads, tokens, head size]``.
+        keys, values: per layer, shape ``[key-value heads, tokens, head size]``.
         length: tokens.
     """
 
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
 
     @property
     def length(self) -> int:
-        return int(self.keys[0].shape[2]) if self.keys else 0
+        return int(self.keys[0].shape[1]) if self.keys else 0
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """One layer's keys and values of the rows' own tokens, in a buffer that grows by steps.
+class OwnTokens:
+    """Keys and values of what rows do not share; a row's tokens lie at places 0, 1, 2…
 
-    The stock dynamic layer copies everything at each token; here a token is written in its place.
+    The stock cache copies everything at each token; here a token is written in its place.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
-
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.length = 0
+        self._layers: list[tuple[Tensor, Tensor]] = []
 
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states[:, :, :0]
-        self.values = value_states[:, :, :0]
-        self.is_initialized = True
+    def write(
+        self, layer: int, key: Tensor, value: Tensor, flat: FlatPass
+    ) -> tuple[Tensor, Tensor]:
+        """Add a pass's keys and values; those of all rows, shape ``[rows, width, heads, size]``.
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, self.length = self.length, self.length + key_states.shape[2]
-        if self.length > self.keys.shape[2]:
-            self.keys = _enlarged(self.keys, start, self.length + _GROW)
-            self.values = _enlarged(self.values, start, self.length + _GROW)
-        self.keys[:, :, start : self.length] = key_states
-        self.values[:, :, start : self.length] = value_states
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        Args:
+            key, value: ``[tokens, key-value heads, head size]``.
+        """
+        if layer == len(self._layers):
+            nothing = key.new_empty((flat.count, 0, *key.shape[1:]))
+            self._layers.append((nothing, nothing))
+        keys, values = self._layers[layer]
+        if flat.width > keys.shape[1]:
+            keys, values = _longer(keys, flat.width + _GROW), _longer(values, flat.width + _GROW)
+            self._layers[layer] = keys, values
+        keys[flat.rows, flat.places] = key
+        values[flat.rows, flat.places] = value
+        return keys[: flat.count, : flat.width], values[: flat.count, : flat.width]
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep only these rows of the batch."""
-        self.keys = self.keys.index_select(0, rows)
-        self.values = self.values.index_select(0, rows)
+    def select(self, order: Sequence[int]) -> None:
+        """Make row ``order[i]`` row ``i``; where it is that already, nothing is copied."""
+        moves = [(to, place) for to, place in enumerate(order) if to != place]
+        if moves:
+            to, place = (torch.tensor(side) for side in zip(*moves, strict=True))
+            for pair in self._layers:
+                for tensor in pair:
+                    tensor[to.to(tensor.device)] = tensor[place.to(tensor.device)]
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-def _enlarged(tensor: torch.Tensor, used: int, capacity: int) -> torch.Tensor:
-    batch, heads, _, size = tensor.shape
-    larger = tensor.new_empty((batch, heads, capacity, size))
-    larger[:, :, :used] = tensor[:, :, :used]
-    return larger
-
-
-class OwnTokens(Cache):
-    """The cache of what the rows of a batch do not share."""
-
-    def __init__(self, layers: int) -> None:
-        self._own = [_Layer() for _ in range(layers)]
-        super().__init__(layers=list(self._own))
-
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep only these rows of the batch."""
-        for layer in self._own:
-            layer.select(rows)
-
-    def after(self, prefix: PrefixCache | None) -> PrefixCache:
-        """The prefix made of ``prefix`` and the tokens of this cache, whose batch is one row."""
-        keys = [layer.keys[:, :, : layer.length] for layer in self._own]
-        values = [layer.values[:, :, : layer.length] for layer in self._own]
+    def after(self, prefix: PrefixCache | None, length: int) -> PrefixCache:
+        """The prefix made of ``prefix`` and the first row's ``length`` tokens."""
+        keys, values = (
+            [pair[side][0, :length].transpose(0, 1) for pair in self._layers] for side in (0, 1)
+        )
         if prefix is not None:
-            keys = [torch.cat(pair, dim=2) for pair in zip(prefix.keys, keys, strict=True)]
-            values = [torch.cat(pair, dim=2) for pair in zip(prefix.values, values, strict=True)]
+            keys = [torch.cat(pair, dim=1) for pair in zip(prefix.keys, keys, strict=True)]
+            values = [torch.cat(pair, dim=1) for pair in zip(prefix.values, values, strict=True)]
         return PrefixCache(
             tuple(k.contiguous() for k in keys), tuple(v.contiguous() for v in values)
         )
 
 
+def _longer(tensor: Tensor, width: int) -> Tensor:
+    # Zeros, since what is hidden is multiplied all the same, and zero times "not a number" is none.
+    longer = tensor.new_zeros((tensor.shape[0], width, *tensor.shape[2:]))
+    longer[:, : tensor.shape[1]] = tensor
+    return longer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlatPass:
+    """Where the tokens of one pass belong.
+
+    Attributes:
+        prefix: what all rows share, or None.
+        own: the rows' other tokens, those of this pass included once it is done.
+        count: rows.
+        rows, places: of each token, its row and its place among the row's own tokens.
+        width: places that are in use.
+        mask: additive, ``[rows, 1, 1, width]``, for a pass of one token a row; None for a pass
+            that begins at place 0, where each token sees those before it.
+    """
+
+    prefix: PrefixCache | None
+    own: OwnTokens
+    count: int
+    rows: Tensor
+    places: Tensor
+    width: int
+    mask: Tensor | None = None
+
+
 def shared_prefix_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
-    shared_prefix: PrefixCache | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of a batch over ``shared_prefix`` and each row's own tokens.
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    flat: FlatPass | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a flat pass over the shared prefix and each row's own tokens.
 
-    Shapes: query ``[batch, heads, q, size]``; key, value ``[batch, key-value heads, own, size]``;
-    ``attention_mask`` is additive over the own tokens, ``[batch, 1, q, own]``. Returns
-    ``[batch, q, heads, size]``. Without a prefix it is plain scaled dot-product attention.
+    Args:
+        query: ``[1, heads, tokens, size]``; key, value: ``[1, key-value heads, tokens, size]``.
+        flat: where the tokens belong.
+
+    Returns:
+        ``[1, tokens, heads, size]``, and None for the weights.
+
+    Raises:
+        ValueError: without a layout, or for attention with soft caps or sinks.
     """
-    if shared_prefix is None:
-        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
-        return output
+    if flat is None or softcap is not None or s_aux is not None:
+        raise ValueError("shared prefixes know no soft caps or sinks, and need their layout")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    prefix_key, prefix_value = shared_prefix.keys[layer], shared_prefix.values[layer]
-    batch, heads, length, _ = query.shape
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    columns = prefix_key.shape[2] + key.shape[2]
-    step = max(1, _SCORES // (batch * heads * columns))
-    parts = [
-        _join(
-            query[:, :, i : i + step] * scale,
-            key,
-            value,
-            attention_mask[:, :, i : i + step] if attention_mask is not None else None,
-            prefix_key,
-            prefix_value,
+    tokens, kv_heads = query.shape[2], key.shape[1]
+    group = query.shape[1] // kv_heads
+    grouped = query[0].transpose(0, 1).reshape(tokens, kv_heads, group, -1)
+    own = flat.own.write(layer, key[0].transpose(0, 1), value[0].transpose(0, 1), flat)
+    attend_own = _next_tokens if flat.mask is not None else _first_tokens
+    out, total = attend_own(grouped, *own, flat, scale)
+    if flat.prefix is not None and total is not None:
+        # As if key-value heads were the batch: all tokens meet the prefix in one matrix a head.
+        before, before_total = _attend_and_sum(
+            grouped.permute(1, 2, 0, 3),
+            flat.prefix.keys[layer][:, None].expand(-1, group, -1, -1),
+            flat.prefix.values[layer][:, None].expand(-1, group, -1, -1),
+            scale,
         )
-        for i in range(0, length, step)
-    ]
-    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-    return joined.transpose(1, 2).contiguous(), None
+        weight = torch.sigmoid(before_total.permute(2, 0, 1) - total).unsqueeze(-1)
+        out = torch.lerp(out.float(), before.permute(2, 0, 1, 3).float(), weight).to(query.dtype)
+    return out.reshape(1, tokens, query.shape[1], -1), None
 
 
-def _join(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    prefix_key: torch.Tensor,
-    prefix_value: torch.Tensor,
-) -> torch.Tensor:
-    batch, heads, length, size = query.shape
-    kv_heads = key.shape[1]
-    group = heads // kv_heads
-    grouped = query.reshape(batch, kv_heads, group * length, size)
+def _next_tokens(
+    query: Tensor, keys: Tensor, values: Tensor, flat: FlatPass, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """One token a row: the queries of a group share keys, so they stand as one short matrix.
 
-    # One product for all rows: [kv heads, batch * group * q, prefix].
-    flat = grouped.transpose(0, 1).reshape(kv_heads, batch * group * length, size)
-    shared = torch.matmul(flat, prefix_key[0].transpose(1, 2)).float()
-    own = torch.matmul(grouped, key.transpose(2, 3)).float()
-    if mask is not None:
-        own = (own.view(batch, kv_heads, group, length, -1) + mask[:, :, None]).view(own.shape)
+    Shapes: query ``[tokens, key-value heads, group, size]``. Returns what comes out in the same
+    shape, and the sums of ``_attend_and_sum`` where there is a prefix to join.
+    """
+    parts = (query, keys.transpose(1, 2), values.transpose(1, 2))
+    if flat.prefix is None:
+        return attend(*parts, attn_mask=flat.mask, scale=scale), None
+    return _attend_and_sum(*parts, scale, flat.mask)
 
-    def by_row(part: torch.Tensor) -> torch.Tensor:
-        return part.view(kv_heads, batch, group * length, -1).transpose(0, 1)
 
-    # One softmax over both parts: a common maximum, a common denominator.
-    largest = torch.maximum(by_row(shared.amax(-1, keepdim=True)), own.amax(-1, keepdim=True))
-    shared.sub_(largest.transpose(0, 1).reshape(*flat.shape[:2], 1)).exp_()
-    own.sub_(largest).exp_()
-    total = by_row(shared.sum(-1, keepdim=True)) + own.sum(-1, keepdim=True)
-    result = by_row(torch.matmul(shared.to(value.dtype), prefix_value[0]))
-    result = result + torch.matmul(own.to(value.dtype), value)
-    return (result / total.to(value.dtype)).reshape(batch, heads, length, size)
+def _first_tokens(
+    query: Tensor, keys: Tensor, values: Tensor, flat: FlatPass, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """Whole prompts: padded at their ends here alone, where causality hides the padding.
+
+    Shapes as in ``_next_tokens``.
+    """
+    group = query.shape[2]
+    padded = query.new_zeros((flat.count, flat.width, *query.shape[1:]))
+    padded[flat.rows, flat.places] = query
+    # One head of keys a query head, as torch's own attention does for grouped queries.
+    parts = (
+        padded.flatten(2, 3).transpose(1, 2),
+        keys.repeat_interleave(group, 2).transpose(1, 2),
+        values.repeat_interleave(group, 2).transpose(1, 2),
+    )
+    if flat.prefix is None:
+        out, total = attend(*parts, is_causal=True, scale=scale), None
+    else:
+        out, sums = _attend_and_sum(*parts, scale, causal=True)
+        total = sums.transpose(1, 2)[flat.rows, flat.places].view(query.shape[:3])
+    return out.transpose(1, 2)[flat.rows, flat.places].view(query.shape), total
+
+
+def _attend_and_sum(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Attention, and the logarithm of each query's softmax denominator in float32.
+
+    Shapes: ``[batch, heads, queries or keys, size]``; the sums ``[batch, heads, queries]``.
+    """
+    if query.device.type == "cpu":
+        # What scaled_dot_product_attention calls; by that name it keeps the sums to itself.
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, total = flash(query, key, value, 0.0, causal, attn_mask=mask, scale=scale)
+        return out, total
+    return _by_definition(query, key, value, scale, mask, causal)
+
+
+def _by_definition(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """``_attend_and_sum`` in plain products, a stretch of queries at a time."""
+    batch, heads, length, _ = query.shape
+    columns = torch.arange(key.shape[2], device=query.device)
+    outs, totals = [], []
+    step = max(1, _SCORES // (batch * heads * key.shape[2]))
+    for start in range(0, length, step):
+        scores = ((query[:, :, start : start + step] * scale) @ key.transpose(2, 3)).float()
+        if mask is not None:
+            scores += mask
+        if causal:
+            places = torch.arange(start, start + scores.shape[2], device=query.device)
+            scores.masked_fill_(columns > places[:, None], -torch.inf)
+        total = scores.logsumexp(-1, keepdim=True)
+        outs.append(scores.sub_(total).exp_().to(value.dtype) @ value)
+        totals.append(total.squeeze(-1))
+    return torch.cat(outs, dim=2), torch.cat(totals, dim=2)
 
 
 AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention)
-
-
-def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``[batch, q, own]`` of booleans as an additive mask ``[batch, 1, q, own]``."""
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def window(model: PreTrainedModel) -> int | None:
