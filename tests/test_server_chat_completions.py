@@ -21,6 +21,8 @@ MODEL = "tunewise/tiny"
 MAPPED = "gpt-4o-mini-2024-07-18"
 QUESTION = "Kelor lives in Draimere.\n\nWhere does Kelor live?"
 ASK: list[Any] = [{"role": "user", "content": QUESTION}]
+# Where a test needs an answer to end in time: sampled strings may be of any length.
+GREEDY: Any = {"temperature": 0}
 LONG: list[Any] = [{"role": "user", "content": "Tell a long story."}]
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -115,7 +117,7 @@ def test_the_asynchronous_client_and_its_stream_helper(server: Running) -> None:
 
 
 def test_a_pydantic_model_comes_back_filled(api: OpenAI) -> None:
-    options: dict[str, Any] = {"model": MODEL, "messages": ASK, "response_format": Place}
+    options: dict[str, Any] = {"model": MODEL, "messages": ASK, "response_format": Place, **GREEDY}
     made = api.chat.completions.parse(**options, max_tokens=60)
     assert isinstance(made.choices[0].message.parsed, Place)
     with api.chat.completions.stream(**options, max_tokens=60) as stream:
@@ -141,7 +143,7 @@ def test_json_of_any_shape(api: OpenAI) -> None:
 
 
 def test_a_tool_is_called_and_its_result_taken(api: OpenAI) -> None:
-    options: dict[str, Any] = {"model": MODEL, "tools": [WEATHER], "max_tokens": 80}
+    options: dict[str, Any] = {"model": MODEL, "tools": [WEATHER], "max_tokens": 80, **GREEDY}
     choice: Any = {"type": "function", "function": {"name": "weather"}}
     made = api.chat.completions.create(messages=ASK, tool_choice=choice, **options)
     message = made.choices[0].message
@@ -159,7 +161,7 @@ def test_a_tool_is_called_and_its_result_taken(api: OpenAI) -> None:
 
 def test_tool_calls_in_a_stream(api: OpenAI) -> None:
     with api.chat.completions.stream(
-        model=MODEL, messages=ASK, tools=[WEATHER], tool_choice="required", max_tokens=80
+        model=MODEL, messages=ASK, tools=[WEATHER], tool_choice="required", max_tokens=80, **GREEDY
     ) as stream:
         for _ in stream:
             pass
@@ -176,6 +178,7 @@ def test_the_older_functions(api: OpenAI) -> None:
         functions=[WEATHER["function"]],
         function_call={"name": "weather"},
         max_tokens=80,
+        **GREEDY,
     )
     [choice] = made.choices
     assert choice.finish_reason == "function_call" and choice.message.function_call is not None

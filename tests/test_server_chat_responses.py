@@ -123,7 +123,12 @@ def test_a_tool_is_called_and_its_result_goes_back(api: OpenAI) -> None:
 
 def test_tool_calls_in_a_stream(api: OpenAI) -> None:
     with api.responses.stream(
-        model=MODEL, input=QUESTION, tools=[WEATHER], tool_choice="required", max_output_tokens=80
+        model=MODEL,
+        input=QUESTION,
+        tools=[WEATHER],
+        tool_choice="required",
+        max_output_tokens=80,
+        temperature=0,
     ) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
