@@ -24,7 +24,7 @@ from training_support import (
     small_model,
 )
 from tunewise.models.quiet import quiet
-from tunewise.training import attention, fast_path, fused_ops, lora_linear, loss
+from tunewise.training import attention, fast_path, fused_layers, fused_ops, lora_linear, loss
 from tunewise.training.batches import flatten, sort_rows, split_by_budget
 
 torch.set_num_threads(1)
@@ -334,8 +334,28 @@ def test_loss_in_float64(seed, predictions, vocabulary, softcap, bias, chunk):
 def test_every_listed_architecture_is_taken(architecture):
     setup = setup_of(small_model(architecture))
     assert fast_path.enable(setup, random_rows(3, 8)) is None
-    assert setup.flat
+    assert setup.flat and setup.fused
     assert setup.causal.config._attn_implementation == attention.NAME
+
+
+def wrong(patch):
+    patch.setitem(fused_layers._NORMS, "LlamaRMSNorm", 0.5)
+
+
+def broken(patch):
+    patch.setattr(fused_layers, "_window", lambda module: module.renamed)
+
+
+@pytest.mark.parametrize("spoil", [wrong, broken])
+def test_layers_whose_fused_form_fails_compute_by_themselves(spoil, monkeypatch):
+    spoil(monkeypatch)
+    model, rows = small_model("llama"), random_rows(3, 8)
+    setup = setup_of(model)
+    assert fast_path.enable(setup, rows) is None
+    assert setup.flat and not setup.fused
+    expected = sum(plain_loss(small_model("llama"), row).item() for row in rows)
+    got, *_ = setup.losses(flatten(sort_rows(rows)))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_linear_attention_is_refused_by_name_and_would_be_by_the_probe():

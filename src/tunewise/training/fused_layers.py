@@ -161,9 +161,8 @@ def _mlp(module: Any, x: Tensor) -> Tensor:
             )
             return fused
     found = module(x)
-    out: Tensor = (
-        found[0] if isinstance(found, tuple) else found
-    )  # GPT-OSS adds its router's scores
+    # GPT-OSS adds its router's scores.
+    out: Tensor = found[0] if isinstance(found, tuple) else found
     return out
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewise.training.batches import FlatBatch, flatten, sort_rows
+from tunewise.training.batches import FlatBatch, flatten
+from tunewise.training.fast_path import few_short
 from tunewise.training.rows import EncodedRow
 from tunewise.training.setup import Setup
 
@@ -50,8 +51,7 @@ def choose(setup: Setup, rows: Sequence[EncodedRow]) -> str:
 
 def _disagreement(setup: Setup, rows: Sequence[EncodedRow]) -> str | None:
     """How FlexAttention fails or differs from the blocks on some rows; None if it does neither."""
-    cut = [EncodedRow(r.id, r.ids[:512], r.weights[:512]) for r in sort_rows(list(rows))[:4]]
-    batch = flatten(cut, min_shared=1)
+    batch = flatten(few_short(rows), min_shared=1)
     was_training = setup.outer.training
     setup.outer.eval()
     try:

@@ -70,8 +70,16 @@ class Ready:
         self.path_reason = fast_path.enable(self.setup, probed) or ""
         self.path = "flat" if self.setup.flat else "plain"
         self.kernel_reason = kernels.choose(self.setup, probed)
-        kernel = {"kernel": self.setup.kernel, "kernel_reason": self.kernel_reason}
-        self.tell({"event": "path", "path": self.path, "reason": self.path_reason, **kernel})
+        self.tell(
+            {
+                "event": "path",
+                "path": self.path,
+                "reason": self.path_reason,
+                "fused": self.setup.fused,
+                "kernel": self.setup.kernel,
+                "kernel_reason": self.kernel_reason,
+            }
+        )
         self.plan = self._plan()
         memory = self._memory(before)
         self.context = Context(self.job, self.setup, memory.tokens, self.tell, self.stop)
