@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
@@ -18,6 +20,9 @@ from transformers import (
     Qwen3NextConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from tunewise.models.loading import LoadedModel
+from tunewise.models.quiet import quiet
 
 CHATML = (
     "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -92,4 +97,20 @@ def save_model(folder: Path, kind: str = "llama", *, chat: bool = True, **change
     model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def lora(loaded: LoadedModel, folder: Path, seed: int, **options: Any) -> Path:
+    """A LoRA adapter with random weights for a model, as peft saves it."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        **{"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, **options}
+    )
+    with quiet():  # peft still asks transformers by a deprecated name
+        base = AutoModelForCausalLM.from_pretrained(loaded.folder)
+        model = get_peft_model(base, config)
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:  # as after training: not the base's own
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        model.save_pretrained(folder)
     return folder

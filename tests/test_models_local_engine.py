@@ -11,14 +11,12 @@ import jsonschema
 import pytest
 import torch
 
-from models_support import save_model, sentence
+from models_support import lora, save_model, sentence
 from tunewise.data.chat import Request
-from tunewise.errors import ModelError
 from tunewise.models.chat_format import render_prompt
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.local_engine import LocalEngine
 from tunewise.models.names import parse_model
-from tunewise.models.quiet import quiet
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -203,19 +201,6 @@ def test_a_schema_that_cannot_be_enforced_fails_alone(llama: LoadedModel) -> Non
     assert answers[1].error is None
 
 
-def lora(loaded: LoadedModel, folder: Path, seed: int, **options: Any) -> Path:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    targets = ["q_proj", "v_proj"]
-    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, **options)
-    with quiet():  # peft still asks transformers by a deprecated name
-        base = AutoModelForCausalLM.from_pretrained(loaded.folder)
-        get_peft_model(base, config).save_pretrained(folder)
-    return folder
-
-
 def test_adapters_share_one_base_and_switch_on_and_off(tmp_path: Path) -> None:
     loaded = load(save_model(tmp_path / "base"))
     requests = [few_shot(sentence(i, 6)) for i in range(6)]
@@ -236,45 +221,6 @@ def test_adapters_share_one_base_and_switch_on_and_off(tmp_path: Path) -> None:
     pairs = list(zip(tuned, plain, strict=True))
     assert sorted((i, a.text) for (i, a), _ in pairs) == list(enumerate(first))
     assert sorted((i, a.text) for _, (i, a) in pairs) == list(enumerate(untouched))
-
-
-def test_a_dora_adapter_keeps_its_magnitudes(tmp_path: Path) -> None:
-    from peft import PeftModel
-    from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForCausalLM
-
-    loaded = load(save_model(tmp_path / "base"))
-    folder = lora(loaded, tmp_path / "dora", 1, use_dora=True)
-    weights = load_file(folder / "adapter_model.safetensors")
-    for key in weights:
-        if "magnitude" in key:  # as after training: not what they would be made anew
-            weights[key] = weights[key] * 1.5
-    save_file(weights, folder / "adapter_model.safetensors")
-    with quiet():
-        merged = AutoModelForCausalLM.from_pretrained(loaded.folder)
-        merged = PeftModel.from_pretrained(merged, folder).merge_and_unload().eval()
-    ids = torch.tensor([[5, 9, 14, 3, 8]])
-    with loaded.using(loaded.attach(folder)), torch.no_grad():
-        assert torch.allclose(loaded.model(ids).logits, merged(ids).logits, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "other", [{"hidden_size": 96}, {"num_hidden_layers": 2}, {"num_hidden_layers": 4}]
-)
-def test_an_adapter_of_another_model_is_refused(tmp_path: Path, other: dict[str, int]) -> None:
-    small = load(save_model(tmp_path / "small"))
-    base = load(save_model(tmp_path / "other", **other))
-    with pytest.raises(ModelError, match="does not fit"):
-        LocalEngine(small, adapter=lora(base, tmp_path / "adapter", 1))
-    request = few_shot("Hello")
-    assert LocalEngine(small).answer([request])[0].text == one_by_one(small, request)
-
-
-def test_a_pickled_adapter_is_refused(llama: LoadedModel, tmp_path: Path) -> None:
-    folder = lora(llama, tmp_path / "adapter", 1)
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(ModelError, match="can run any program"):
-        LocalEngine(llama, adapter=folder)
 
 
 def test_nothing_is_printed(llama: LoadedModel, capfd: pytest.CaptureFixture[str]) -> None:

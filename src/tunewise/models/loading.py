@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunewise.errors import MissingExtraError, ModelError
+from tunewise.models.adapters import ADAPTER_FILES, WEIGHTS, Adapters
 from tunewise.models.chat_format import PLAIN_STOP, PLAIN_TEMPLATE
 from tunewise.models.names import ModelRef
 from tunewise.models.weights import locate, require_safetensors, revision_of
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 DType = Literal["auto", "float32", "bfloat16"]
 
 _MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "*.jinja")
-_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<turn|>")
 _PADS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "<|fim_pad|>")
 
@@ -56,8 +56,12 @@ class LoadedModel:
     pad_id: int
     plain_template: bool
     lock: threading.RLock = field(default_factory=threading.RLock)
-    adapters: dict[str, str] = field(default_factory=dict)
     active: str | None = None
+    adapters: Adapters = field(init=False)
+    _attached: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.adapters = Adapters(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -81,45 +85,27 @@ class LoadedModel:
         """
         if not (adapter / "adapter_config.json").is_file():
             raise ModelError("no adapter_config.json, so this is no adapter", where=str(adapter))
-        require_safetensors(adapter, _ADAPTER_FILES[0])
-        revision = revision_of(adapter, _ADAPTER_FILES)
+        require_safetensors(adapter, WEIGHTS)
+        revision = revision_of(adapter, ADAPTER_FILES)
         with self.lock:
-            if revision not in self.adapters:
-                self._load_adapter(adapter, f"a{revision}")
-                self.adapters[revision] = f"a{revision}"
+            if revision not in self._attached:
+                self._load_adapter(adapter, _adapter_name(revision))
+                self._attached.add(revision)
         return revision
 
     def _load_adapter(self, adapter: Path, name: str) -> None:
-        from tunewise.models.quiet import quiet
-
         try:
-            with quiet():
-                report = self.model.load_adapter(
-                    str(adapter), name, adapter_state_dict=_dora_weights(adapter)
-                )
-                self.model.eval()  # type: ignore[no-untyped-call]
-            odd = {
-                key
-                for key in map(
-                    str,
-                    (*report.missing_keys, *report.unexpected_keys, *report.mismatched_keys),
-                )
-                if not any(other in key for other in self.adapters.values())
-            }
-            if odd:
-                # Left as they are, such weights would be random or ignored without a word.
-                raise ValueError(f"{len(odd)} weights have no counterpart, such as {min(odd)}")
+            self.adapters.load(adapter, name)
         except ImportError as error:
             raise MissingExtraError("An adapter", "local") from error
+        except ModelError as error:
+            raise ModelError(error.message, where=str(adapter), hint=error.hint) from error
         except Exception as error:  # peft raises what it pleases for a bad adapter
-            with contextlib.suppress(Exception):
-                self.model.delete_adapter(name)
             raise ModelError(
                 f"the adapter does not fit {self.name}: {_first_line(error)}",
                 where=str(adapter),
                 hint="Use it with the model that it was trained on.",
             ) from error
-        self.model.disable_adapters()
         self.active = None
 
     @contextlib.contextmanager
@@ -127,11 +113,7 @@ class LoadedModel:
         """Hold the model with this adapter (or none) switched on; others wait."""
         with self.lock:
             if self.active != adapter:
-                if adapter is None:
-                    self.model.disable_adapters()
-                else:
-                    self.model.enable_adapters()
-                    self.model.set_adapter(self.adapters[adapter])
+                self.adapters.use(None if adapter is None else _adapter_name(adapter))
                 self.active = adapter
             yield
 
@@ -281,22 +263,9 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase, end_ids: tuple[int, ...]) -> int
     return int(pad)
 
 
-def _dora_weights(adapter: Path) -> dict[str, torch.Tensor] | None:
-    """A DoRA adapter's weights, named as transformers looks for them; None for another kind.
-
-    peft saves a magnitude as ``….lora_magnitude_vector`` and loads it as ``….weight`` of it;
-    transformers' own loading lacks that step and would leave the magnitudes at random.
-    """
-    from safetensors.torch import load_file
-
-    weights = load_file(adapter / _ADAPTER_FILES[0])
-    magnitude = ".lora_magnitude_vector"
-    if not any(key.endswith(magnitude) for key in weights):
-        return None
-    return {
-        f"{key}.weight" if key.endswith(magnitude) else key: weight
-        for key, weight in weights.items()
-    }
+def _adapter_name(revision: str) -> str:
+    """Under which peft knows an adapter: a module's name, so it does not begin with a digit."""
+    return f"a{revision}"
 
 
 def _first_line(error: BaseException) -> str:
