@@ -110,7 +110,7 @@ def test_an_adapter_that_would_write_into_the_base_is_refused(
         loaded.model.get_input_embeddings().weight.shape
     )
     save_file(weights, path)
-    with pytest.raises(ModelError, match="no counterpart, such as .*embed_tokens"):
+    with pytest.raises(ModelError, match=r"no counterpart, such as .*embed_tokens"):
         loaded.attach(folder)
     assert torch.equal(logits(loaded, None), before)
 

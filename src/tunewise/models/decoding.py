@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def cache_keyword(model: PreTrainedModel) -> str:
+    """What the model's forward calls its cache of keys and values.
+
+    ``cache`` from transformers 5.24 on; ``past_key_values`` before, and in models that kept it.
+    """
+    named = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in named else "past_key_values"
+
+
 @dataclass(slots=True)
 class Row:
     """One answer in the making.
@@ -332,7 +341,7 @@ class _PlainLayout:
             tokens,
             attention_mask=self._mask,
             position_ids=(place - start).clamp(min=0),
-            past_key_values=self._cache,
+            **{cache_keyword(self._decoder.model): self._cache},
         )
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
@@ -341,7 +350,7 @@ class _PlainLayout:
             torch.tensor(tokens, device=self._mask.device)[:, None],
             attention_mask=self._mask,
             position_ids=self._positions,
-            past_key_values=self._cache,
+            **{cache_keyword(self._decoder.model): self._cache},
         )
         self._positions = self._positions + 1
         return logits

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from tunewise.models.decoding import cache_keyword
 from tunewise.models.loading import LoadedModel
 from tunewise.server.inference.backend import Part, Stepped
 from tunewise.server.inference.lora import AdapterTable
@@ -32,6 +33,7 @@ class PlainBackend:
         self._rows: list[Sequence] = []
         known = inspect.signature(self._model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._cache_keyword = cache_keyword(self._model)
 
     def begin(self, row: Sequence, *, reuse: bool) -> None:
         """See ``Backend.begin``."""
@@ -91,8 +93,8 @@ class PlainBackend:
             input_ids=torch.tensor([ids], device=self._device),
             attention_mask=torch.ones(1, end, dtype=torch.long, device=self._device),
             position_ids=torch.arange(row.fed, end, device=self._device)[None],
-            past_key_values=row.held,
             use_cache=True,
+            **{self._cache_keyword: row.held},
             **(self._last_only if wanted != "all" else {}),
         )
         row.fed = end
