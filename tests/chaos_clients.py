@@ -226,9 +226,10 @@ class Jobs(Client):
         path = f"/v1/fine_tuning/jobs/{job_id}"
         for event in self.made("GET", f"{path}/events?limit=20")["data"]:
             job.events.setdefault(event["id"], event["message"])
-        status = self.made("GET", path)["status"]
+        shown = self.made("GET", path)
+        status = shown["status"]
         if job_id in self._paused:
-            assert status in ("paused", *OVER), f"{job_id} goes on by itself: {status}"
+            assert shown["paused"] or status in OVER, f"{job_id} goes on by itself: {status}"
             answer, again = self.insist("POST", f"{path}/resume")
             assert answer.status_code == 200 or again, answer.text
             self._paused.discard(job_id)

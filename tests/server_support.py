@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +58,15 @@ class Server:
             raise
 
 
-def start_server(home: Path, *, key: str | None = None, **settings: Any) -> Server:
+def start_server(
+    home: Path, *, key: str | None = None, options: Sequence[object] = (), **settings: Any
+) -> Server:
     """Start ``tunewise serve`` on a free port and wait until it answers.
 
     Args:
         home: its folder; kept, so that a second start finds what the first left.
         key: of an earlier start; None makes a new admin key.
+        options: of the command, beside ``--config``.
         settings: keys of the settings file.
     """
     home.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def start_server(home: Path, *, key: str | None = None, **settings: Any) -> Serv
     log = home.parent / f"{home.name}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [COMMAND, "serve", "--config", config],
+            [COMMAND, "serve", "--config", config, *map(str, options)],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment(PYTHONUNBUFFERED="1"),
@@ -121,6 +124,7 @@ def client(running: Running, *, key: str | None = None, **options: Any) -> Itera
     with OpenAI(
         base_url=running.base_url,
         api_key=key or running.key or "none",
+        admin_api_key=key or running.key or "none",
         # Loading the system's certificates takes longer than most tests, which need none.
         http_client=DefaultHttpxClient(verify=False),
         **{"max_retries": 0, "timeout": 60, **options},

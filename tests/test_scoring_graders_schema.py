@@ -101,7 +101,7 @@ def test_every_kind_of_message_content() -> None:
         ({"type": ["python"]}, "grader.type", "no grader of type"),
         ({**CHECK, "operation": "eqq"}, "grader.operation", "'eq', 'ne'"),
         ({**CHECK, "input": 5}, "grader.input", "text"),
-        ({k: v for k, v in CHECK.items() if k != "name"}, "grader.name", "missing"),
+        ({**CHECK, "name": 5}, "grader.name", "text"),
         ({**CHECK, "input": "{{x}}"}, "grader.input", "neither `item` nor `sample`"),
         ({**CHECK, "reference": "{{item.a + 1}}"}, "grader.reference", "no path"),
         ({**CHECK, "input": "{{sample.text}}"}, "grader.input", "has no 'text'"),
@@ -263,3 +263,13 @@ def test_any_template_renders_or_is_told(text: str) -> None:
         assert isinstance(parse_template(text, "here").render(SPACES), str)
     except (GraderError, MissingValueError):
         return
+
+
+def test_a_grader_without_a_name_is_called_by_its_type() -> None:
+    nameless = {k: v for k, v in CHECK.items() if k != "name"}
+    single = parse_grader(nameless)
+    assert not isinstance(single, Multi) and single.name == "string_check"
+    parsed = parse_grader(multi([nameless, PYTHON], "string_check + py"))
+    assert isinstance(parsed, Multi) and list(parsed.graders) == ["string_check", "py"]
+    with pytest.raises(GraderError, match="two graders are called 'string_check'"):
+        parse_grader(multi([nameless, nameless], "1"))

@@ -133,7 +133,7 @@ def test_a_deployment_goes_before_a_model_of_its_name(session: Session) -> None:
 def test_what_is_deployed_stays(session: Session) -> None:
     caller = caller_of(session, "one")
     job = a_job(session, caller)
-    job.status = "running"
+    job.status, job.resolved = "running", dict(job.requested)
     checkpoint = names.model_name(job, 7)
     with pytest.raises(ApiError, match="still running"):
         deploy(session, caller, "point", checkpoint)

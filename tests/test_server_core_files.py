@@ -62,7 +62,10 @@ def test_lists_go_by_purpose_order_and_cursor_even_after_a_deleted_file(server: 
         made = [
             api.files.create(file=(f"{n}.txt", b"%d" % n), purpose="user_data").id for n in range(5)
         ]
-        api.files.create(file=("e.txt", b"e"), purpose="evals")
+        evals = api.files.create(file=("e.txt", b"e"), purpose="evals")
+        assert (evals.purpose, evals.uploaded_for) == ("user_data", "evals")  # type: ignore[attr-defined]
+        assert [f.id for f in api.files.list(purpose="evals")] == [evals.id]
+        assert api.files.list(limit=0).data == [] and api.files.list(limit=0).has_more
         assert [f.id for f in api.files.list(purpose="user_data", order="asc", limit=2)] == made
         seen = []
         for file in api.files.list(purpose="user_data", limit=2):
@@ -71,7 +74,7 @@ def test_lists_go_by_purpose_order_and_cursor_even_after_a_deleted_file(server: 
         assert seen == made[::-1]
         empty = api.files.list(purpose="user_data")
         assert (empty.data, empty.has_more) == ([], False)
-    for query in ("limit=0", "limit=10001", "order=up", "after=file-nothing"):
+    for query in ("limit=-1", "limit=10001", "order=up", "after=file-nothing"):
         envelope(call(server, "GET", f"/v1/files?{query}", key=key), 400)
 
 

@@ -124,7 +124,7 @@ def test_a_disturbed_job_ends_as_one_left_alone(server: Server) -> None:
     restart(server)
     with client(server.running) as api:
         assert api.fine_tuning.jobs.retrieve(job).status == "running"
-        assert api.fine_tuning.jobs.pause(job).status == "paused"
+        assert api.fine_tuning.jobs.pause(job).paused
         time.sleep(0.6)
         assert worker(server, job) == second and lives(second), "the next server watches it"
         os.kill(second, signal.SIGCONT)
@@ -133,7 +133,7 @@ def test_a_disturbed_job_ends_as_one_left_alone(server: Server) -> None:
         before = told_steps(api, job)
         time.sleep(0.6)
         assert told_steps(api, job) == before and len(before) < STEPS
-        assert api.fine_tuning.jobs.retrieve(job).status == "paused"
+        assert api.fine_tuning.jobs.retrieve(job).paused
         api.fine_tuning.jobs.resume(job)
         wait_for_step(api, job, before[-1] + 3)
     server.kill()

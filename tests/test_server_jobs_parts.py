@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from server_support import chats
 from tunewise.server.database import Sessions, open_database, writing
-from tunewise.server.jobs import hyperparameters
+from tunewise.server.jobs import hyperparameters, service
+from tunewise.server.jobs.checking import check
 from tunewise.server.jobs.graders import local_grader
 from tunewise.server.jobs.ingest import EventFile, ingest
 from tunewise.server.jobs.queue import next_job
+from tunewise.server.jobs.refused import JobRefused
 from tunewise.server.jobs.results import COLUMNS, results_csv
+from tunewise.server.jobs.schema import job_object
 from tunewise.server.jobs.story import model_name
 from tunewise.server.jobs.tables import Job, JobEvent, TunedModel
 from tunewise.server.jobs.training_files import (
@@ -194,10 +199,20 @@ def test_hyperparameters() -> None:
         {"learning_rate_multiplier": 0},
         {"learning_rate_multiplier": float("inf")},
         {"learning_rate_multiplier": "many"},
-        {"reasoning_effort": "low"},
     ):
         with pytest.raises(hyperparameters.HyperparameterError):
             hyperparameters.requested("supervised", bad)
+
+
+def test_misspelt_hyperparameters_have_no_effect_and_are_told() -> None:
+    given = {"n_epoch": 3, "reasoning_effort": "low", "prompt_loss_weight": 0.1, "colour": "red"}
+    values = hyperparameters.requested("supervised", given)
+    assert set(values) == {"n_epochs", "batch_size", "learning_rate_multiplier"}
+    assert values["n_epochs"] == "auto"
+    told = dict(hyperparameters.unknown("supervised", given))
+    assert set(told) == {"n_epoch", "reasoning_effort", "colour"}
+    assert "did you mean n_epochs?" in told["n_epoch"] and "it knows n_epochs" in told["colour"]
+    assert not list(hyperparameters.unknown("reinforcement", {"reasoning_effort": "low"}))
 
 
 def test_graders_ask_only_models_of_the_server() -> None:
@@ -286,6 +301,35 @@ def test_turns(sessions: Sessions) -> None:
         assert next_job(session, workers=9, per_project=1) is None
         job = next_job(session, workers=9, per_project=2)
         assert job is not None and job.id == "ftjob-5"
+
+
+def test_a_job_pauses_while_its_files_are_checked_and_is_checked_when_it_goes_on(
+    tmp_path: Path, sessions: Sessions
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(chats(10))
+    state: Any = SimpleNamespace(sessions=sessions)
+    with writing(sessions) as session:
+        add_job(session, 1, status="validating_files")
+        job = service.pause(session, "p", "ftjob-1")
+        assert job.status == "paused" and service.pause(session, "p", "ftjob-1").status == "paused"
+        values = hyperparameters.requested("supervised", None)
+        shown = job_object(add_job(session, 2, status="paused", resolved=values), "acme")
+        assert (shown["status"], shown["paused"]) == ("queued", True)
+    assert not check(state, job, rows, None), "what was being checked meanwhile changes nothing"
+    with writing(sessions) as session:
+        assert service.resume(session, "p", "ftjob-1").status == "validating_files"
+        assert service.resume(session, "p", "ftjob-1").status == "validating_files"
+        assert service.resume(session, "p", "ftjob-2").status == "queued"
+        service.find(session, "p", "ftjob-1").requested = values
+    assert check(state, job, rows, None)
+    with writing(sessions) as session:
+        job = service.find(session, "p", "ftjob-1")
+        assert (job.status, job.rows) == ("queued", [10, 0])
+        job.status = "succeeded"
+        for change in (service.pause, service.resume):
+            with pytest.raises(JobRefused, match="has succeeded"):
+                change(session, "p", "ftjob-1")
 
 
 def line(event: str, step: int, **more: Any) -> str:

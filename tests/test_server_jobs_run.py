@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -15,9 +16,12 @@ import pytest
 from openai import OpenAI
 
 from server_support import Running, call, chats, client, envelope, make_key, running_server
+from tunewise.server.keys import listed
+from tunewise.server.settings import load_settings
 
 MODEL = "gpt-4o-mini-2024-07-18"
 OVER = ("succeeded", "failed", "cancelled")
+WORDS = {"n_epochs": 2, "batch_size": -1}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +136,8 @@ def test_supervised_job_end_to_end(server: Running) -> None:
         assert rows[-1]["validation_mean_token_accuracy"] != ""
         assert rows[0]["valid_loss"] == ""
         assert api.files.retrieve(result).purpose == "fine-tune-results"
+        encoded = api.files.content(result, extra_headers={"Accept": "application/base64"})
+        assert base64.b64decode(encoded.text) == api.files.content(result).read()
         api.files.delete(training)
 
 
@@ -199,9 +205,9 @@ def test_bad_requests(server: Running) -> None:
     assert envelope(create(validation_file="file-none"), 400)["param"] == "validation_file"
     error = envelope(create(hyperparameters={"n_epochs": 51}), 400, "invalid_hyperparameter")
     assert error["param"] == "hyperparameters.n_epochs" and "from 1 up to 50" in error["message"]
-    method = {"type": "supervised", "supervised": {"hyperparameters": {"beta": 0.1}}}
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": "many"}}}
     error = envelope(create(method=method), 400)
-    assert error["param"] == "method.supervised.hyperparameters.beta"
+    assert error["param"] == "method.supervised.hyperparameters.n_epochs"
     envelope(create(method={"type": "telepathy"}), 400)
     envelope(create(suffix="../../etc"), 400)
     envelope(create(suffix="x" * 65), 400)
@@ -210,7 +216,7 @@ def test_bad_requests(server: Running) -> None:
     envelope(create(integrations=[{"type": "carrier-pigeon", "wandb": {"project": "x"}}]), 400)
     envelope(call(server, "POST", "/v1/fine_tuning/jobs", content=b"[1"), 400)
     envelope(call(server, "GET", "/v1/fine_tuning/jobs?after=ftjob-none"), 400)
-    envelope(call(server, "GET", "/v1/fine_tuning/jobs?limit=0"), 400)
+    envelope(call(server, "GET", "/v1/fine_tuning/jobs?limit=-1"), 400)
 
 
 def test_equal_idempotency_keys_make_one_job(server: Running) -> None:
@@ -233,11 +239,11 @@ def test_old_words_and_unknown_fields(server: Running) -> None:
         job = api.fine_tuning.jobs.create(
             model=MODEL,
             training_file=upload(api, chats(10)),
-            hyperparameters={"n_epochs": 2, "batch_size": -1},  # type: ignore[typeddict-item]
-            extra_body={"trainingType": "Standard"},
+            extra_body={"trainingType": "Standard", "hyperparameters": {"n_epoch": 9, **WORDS}},
         )
         assert job.hyperparameters.n_epochs == 2 and job.hyperparameters.batch_size == "auto"
         assert any("trainingType" in m for m in story(api, job.id))
+        assert any("'n_epoch' has no effect" in m for m in story(api, job.id))
         cancelled = api.fine_tuning.jobs.cancel(job.id)
         assert cancelled.status == "cancelled" and cancelled.finished_at is not None
         answer = call(server, "POST", f"/v1/fine_tuning/jobs/{job.id}/cancel")
@@ -254,18 +260,27 @@ def test_checkpoint_permissions(server: Running) -> None:
                 other.models.retrieve(name)
             with pytest.raises(openai.PermissionDeniedError):
                 other.fine_tuning.checkpoints.permissions.list(name)
-        project = _project(server, "friend")
+        projects = {p.name: p for p in api.admin.organization.projects.list(limit=1)}
+        project = projects["friend"].id
+        assert api.admin.organization.projects.retrieve("friend").id == project
+        keys = listed(load_settings(None, {"home": server.home}))
+        assert project in {key["project_id"] for key in keys if key["project"] == "friend"}
+        with client(server, key=friend) as other, pytest.raises(openai.PermissionDeniedError):
+            other.admin.organization.projects.list()
+        envelope(call(server, "GET", "/v1/organization/projects/none"), 404, "project_not_found")
+        envelope(call(server, "GET", "/v1/organization/projects?after=none"), 400)
         made = api.fine_tuning.checkpoints.permissions.create(name, project_ids=[project])
         (permission,) = made.data
         assert permission.id.startswith("cp_") and permission.project_id == project
-        again = api.fine_tuning.checkpoints.permissions.create(name, project_ids=[project])
+        again = api.fine_tuning.checkpoints.permissions.create(name, project_ids=["friend"])
         assert [p.id for p in again.data] == [permission.id]
         with client(server, key=friend) as other:
             assert other.models.retrieve(name).id == name
             with pytest.raises(openai.PermissionDeniedError):
                 other.models.delete(name)
-        listed = api.fine_tuning.checkpoints.permissions.list(name, project_id=project)
-        assert [p.id for p in listed.data] == [permission.id]
+        for called in (project, "friend"):
+            found = api.fine_tuning.checkpoints.permissions.list(name, project_id=called)
+            assert [p.id for p in found.data] == [permission.id]
         gone = api.fine_tuning.checkpoints.permissions.delete(
             permission.id, fine_tuned_model_checkpoint=name
         )
@@ -274,13 +289,6 @@ def test_checkpoint_permissions(server: Running) -> None:
             other.models.retrieve(name)
         with pytest.raises(openai.NotFoundError):
             api.fine_tuning.checkpoints.permissions.create(name, project_ids=["proj_none"])
-
-
-def _project(server: Running, name: str) -> str:
-    import sqlite3
-
-    with sqlite3.connect(server.home / "tunewise.db") as base:
-        return str(base.execute("select id from projects where name=?", (name,)).fetchone()[0])
 
 
 def test_file_of_another_method(server: Running) -> None:

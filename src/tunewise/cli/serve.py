@@ -41,6 +41,18 @@ def serve(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Ask for no keys; this machine only.")
     ] = False,
+    request_log: Annotated[
+        str | None,
+        typer.Option(
+            "--request-log", metavar="FILE", help="A line of JSON a request; - is stdout."
+        ),
+    ] = None,
+    seed_fixtures: Annotated[
+        Path | None,
+        typer.Option(
+            "--seed-fixtures", metavar="FILE", help="Objects under fixed ids, for a client's tests."
+        ),
+    ] = None,
 ) -> None:
     """Serve the OpenAI- and Azure-compatible API.
 
@@ -50,10 +62,11 @@ def serve(
     from tunewise.server.serving import run
 
     settings = _settings(
-        config, host=host, port=port, home=home, database=database, auth=False if no_auth else None
-    )
+        config, host=host, port=port, home=home, database=database, request_log=request_log,
+        auth=False if no_auth else None,
+    )  # fmt: skip
     out = Output(highlight=False, soft_wrap=True, markup=False)
-    run(settings, out.print)
+    run(settings, out.print, seed_fixtures)
 
 
 @key.command("create", epilog="Example: tunewise server key create --project shop")

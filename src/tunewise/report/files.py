@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tunewise.errors import WorkspaceError
 from tunewise.report.document import SCHEMA, Verdict
 from tunewise.report.html import render_html
+from tunewise.study.requirements import complaint
 from tunewise.workspace import StudyFolder, read_json, write_text_atomic
 
 
@@ -60,7 +61,7 @@ def read_verdict(path: Path) -> Verdict:
         first = error.errors()[0]
         place = ".".join(str(x) for x in first["loc"])
         raise WorkspaceError(
-            f"damaged verdict: {place}: {first['msg']}",
+            f"damaged verdict: {place} {complaint(first, 'an object')}",
             where=str(path),
             hint="Delete the file; `tunewise report` makes it again.",
         ) from error

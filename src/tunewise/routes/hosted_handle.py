@@ -37,6 +37,13 @@ _STEP = re.compile(r"Step (\d+)(?:/(\d+))?: training loss=([0-9.eE+-]+|nan|inf)"
 _PAGE = 100
 
 
+def _state(job: Any) -> State:
+    # A server of ours says `queued` and beside it `paused`: OpenAI's document has no such status.
+    if getattr(job, "paused", None) is True:
+        return "paused"
+    return STATES.get(job.status, "running")
+
+
 class HostedHandle:
     """A job at a service.
 
@@ -94,7 +101,7 @@ class HostedHandle:
             TrainingError: the service cannot be asked.
         """
         job = self._fetch()
-        state = STATES.get(job.status, "running")
+        state = _state(job)
         last = next((e for e in reversed(self._events) if e["event"] == "step"), None)
         finish = getattr(job, "estimated_finish", None)
         return Status(

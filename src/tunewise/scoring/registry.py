@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from tunewise.errors import StudyError
 from tunewise.scoring.base import Scorer
+from tunewise.study.requirements import complaint
 
 ENTRY_POINTS = "tunewise.scorers"
 
@@ -101,7 +102,7 @@ def get_scorer(name: str, options: Mapping[str, Any] | None = None, **joints: ob
         first = error.errors(include_url=False, include_context=False)[0]
         option = str(first["loc"][0]) if first["loc"] else ""
         raise StudyError(
-            f"{_lower_first(first['msg'])}",
+            complaint(first),
             where=f"metric.options.{option}".rstrip("."),
             hint=_option_help(fields or (), option),
         ) from None

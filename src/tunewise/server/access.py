@@ -29,6 +29,7 @@ class Caller:
     Attributes:
         project: id of the project whose things the caller sees.
         key_id: of the key used; None where the server asks for none.
+        key_name: what its maker called it.
         admin: whether the key may also do what concerns all projects.
         requests_per_minute: the key's limit; None for none.
     """
@@ -37,6 +38,7 @@ class Caller:
     key_id: str | None
     admin: bool
     requests_per_minute: int | None = None
+    key_name: str = ""
 
 
 def _caller(request: Request) -> Caller:
@@ -70,6 +72,12 @@ def find_project(session: Session, name: str) -> Project:
         session.add(project)
         session.flush()
     return project
+
+
+def project_called(session: Session, name: str) -> Project | None:
+    """The project with this id or, where there is none, this name."""
+    by_id = session.get(Project, name)
+    return by_id or session.scalar(select(Project).where(Project.name == name))
 
 
 def create_key(
@@ -117,7 +125,7 @@ def authenticate(session: Session, headers: Mapping[str, str]) -> Caller:
             "Make one on the server with: tunewise server key create",
             code="invalid_api_key",
         )
-    return Caller(row.project, row.id, row.admin, row.requests_per_minute)
+    return Caller(row.project, row.id, row.admin, row.requests_per_minute, row.name)
 
 
 def _given_key(headers: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from tunewise import __version__
 from tunewise.server.azure.errors import AzureErrors
 from tunewise.server.errors import Json, install
+from tunewise.server.fixtures import Fixtures, Restoring, restore
 from tunewise.server.gate import Gate
 from tunewise.server.jobs.queue import JobQueue
 from tunewise.server.jobs.service import file_user
@@ -28,6 +29,7 @@ ROUTERS = (
     "health",
     "jobs.api",
     "graders_api",
+    "projects_api",
     "chat.chat",
     "chat.completions",
     "chat.embeddings",
@@ -36,11 +38,14 @@ ROUTERS = (
 )
 
 
-def create_app(settings: ServerSettings) -> FastAPI:
+def create_app(settings: ServerSettings, fixtures: Fixtures | None = None) -> FastAPI:
     """The server's application. It owns ``settings.home``; one at a time.
 
+    Args:
+        fixtures: objects under fixed ids, for the tests of a client.
+
     Raises:
-        UsageError: the database's URL is wrong.
+        UsageError: the database's URL is wrong, or the fixtures do not fit what is there.
         WorkspaceError: the folder or the database cannot be used.
     """
     state = open_state(settings)
@@ -51,7 +56,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.blobs.clear_incoming()
         async with AsyncExitStack() as stack:
-            for part in (state.inference, state.jobs):
+            for part in (state.requests, state.inference, state.jobs):
                 if part is not None:
                     part.start()
                     stack.callback(part.stop)
@@ -74,6 +79,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
     install(app)
     for name in ROUTERS:
         app.include_router(importlib.import_module(f"tunewise.server.{name}").router)
+    if fixtures is not None:
+        restore(state, fixtures)
+        if fixtures.restore == "each_request":
+            app.add_middleware(Restoring, state=state, fixtures=fixtures)
     app.add_middleware(Gate, state=state)
     app.add_middleware(AzureErrors)
     if settings.cors_origins:

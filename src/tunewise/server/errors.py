@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from tunewise.errors import TunewiseError
-from tunewise.study.complaints import dotted, wanted
+from tunewise.study.complaints import dotted
 from tunewise.study.keys import redact
+from tunewise.study.requirements import complaint, requirement
 
 log = logging.getLogger("tunewise.server")
 
@@ -170,12 +171,11 @@ def _invalid(errors: Sequence[Any]) -> ApiError:
         return ApiError(400, f"Unknown parameter: '{param}'.{more}", param=param,
                         code="unknown_parameter")  # fmt: skip
     if kind == "value_error":
-        message = str(first["msg"]).removeprefix("Value error, ")
-        return ApiError(400, f"{message}{more}", param=param, code="invalid_value")
-    should = "an object" if kind in _NO_OBJECT else wanted(first)
+        return ApiError(400, f"{complaint(first)}{more}", param=param, code="invalid_value")
+    should = requirement(first, mapping="an object")
     return ApiError(
         400,
-        f"Invalid value for '{param or 'body'}': it should be {should}.{more}",
+        f"Invalid value for '{param or 'body'}': it {should}.{more}",
         param=param,
         code="invalid_type" if kind.endswith("_type") else "invalid_value",
     )

@@ -15,6 +15,8 @@ from tunewise.server.errors import ApiError
 from tunewise.server.ids import new_id
 from tunewise.server.tables import File
 
+RESULTS = "fine-tune-results"
+"""The purpose of a job's result file."""
 _LONGEST_NAME = 255
 
 
@@ -74,16 +76,23 @@ def visible_files(project: str) -> list[ColumnElement[bool]]:
 
 
 def file_object(file: File) -> dict[str, Any]:
-    """The file as the API gives it."""
+    """The file as the API gives it.
+
+    OpenAI takes files for ``evals``, and its document of files has no such purpose: their clients
+    refuse it. Such a file is ``user_data``, and ``uploaded_for`` is ours.
+    """
+    evals = file.purpose == "evals"
     shown: dict[str, Any] = {
         "object": "file",
         "id": file.id,
-        "purpose": file.purpose,
+        "purpose": "user_data" if evals else file.purpose,
         "filename": file.filename,
         "bytes": file.bytes,
         "created_at": file.created_at,
         "status": file.status,
     }
+    if evals:
+        shown["uploaded_for"] = file.purpose
     if file.expires_at is not None:
         shown["expires_at"] = file.expires_at
     return shown

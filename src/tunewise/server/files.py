@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import mimetypes
 import re
@@ -19,7 +20,14 @@ from tunewise.server.access import Caller, CallerDep
 from tunewise.server.blobs import Received
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError
-from tunewise.server.file_store import add_file, file_object, find_file, forget, visible_files
+from tunewise.server.file_store import (
+    RESULTS,
+    add_file,
+    file_object,
+    find_file,
+    forget,
+    visible_files,
+)
 from tunewise.server.forms import Form, read_form
 from tunewise.server.idempotency import idempotent
 from tunewise.server.jobs.training_files import check_upload
@@ -31,6 +39,7 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 MONTH = 30 * 24 * 3600
+_BASE64 = "application/base64"
 _HOUR = 3600
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 
@@ -89,7 +98,7 @@ def list_files(
     state: StateDep,
     caller: CallerDep,
     purpose: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    limit: Annotated[int, Query(ge=0, le=10_000)] = 10_000,
     order: Order = "desc",
     after: str | None = None,
 ) -> dict[str, Any]:
@@ -113,15 +122,25 @@ def retrieve(file_id: str, state: StateDep, caller: CallerDep) -> dict[str, Any]
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, state: StateDep, caller: CallerDep) -> FileResponse:
+def content(file_id: str, request: Request, state: StateDep, caller: CallerDep) -> Response:
     """One file's bytes, always as a download: no browser shows them as a page of ours."""
     with reading(state.sessions) as session:
         file = find_file(session, caller.project, file_id)
-    return FileResponse(
+    path, headers = (
         state.blobs.path(file.blob),
-        media_type=_media_type(file),
-        headers={"Content-Disposition": _disposition(file.filename)},
+        {"Content-Disposition": _disposition(file.filename)},
     )
+    if file.purpose == RESULTS and _as_base64(request, state):
+        return Response(base64.b64encode(path.read_bytes()), media_type=_BASE64, headers=headers)
+    return FileResponse(path, media_type=_media_type(file), headers=headers)
+
+
+def _as_base64(request: Request, state: ServerState) -> bool:
+    """Whether a job's result file is wanted in base64, as programs written for OpenAI read it."""
+    accepted = request.headers.get("accept", "").lower()
+    if _BASE64 in accepted or "text/csv" in accepted:
+        return _BASE64 in accepted
+    return state.settings.result_files == "base64"
 
 
 @router.delete("/{file_id}")

@@ -21,6 +21,7 @@ from tunewise.server.access import DEFAULT_PROJECT, Caller, authenticate, find_p
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError, as_api_error, render
 from tunewise.server.ids import new_id
+from tunewise.server.request_log import RequestLog
 from tunewise.server.state import ServerState
 
 OPEN_PATHS = frozenset({"/healthz"})
@@ -46,7 +47,8 @@ class Gate:
         passage = _Passage(scope, receive, send, self._state)
         with metrics.IN_FLIGHT.track_inprogress():
             try:
-                scope.setdefault("state", {})["caller"] = await self._admit(scope)
+                scope.setdefault("state", {})
+                scope["state"]["caller"] = await self._admit(scope)
                 passage.expect(scope)
                 async with asyncio.timeout(self._state.settings.request_seconds) as limit:
                     passage.limit = limit
@@ -55,7 +57,7 @@ class Gate:
                     raise passage.refusal
             except Exception as error:
                 await passage.fail(passage.refusal or _timed_out(error, passage))
-        passage.count()
+        passage.count(self._state.requests)
 
     async def _admit(self, scope: Scope) -> Caller | None:
         headers = Headers(scope=scope)
@@ -200,13 +202,23 @@ class _Passage:
                     self._body_ended = not message.get("more_body", False)
         await self._send({"type": "http.response.body", "body": b""})
 
-    def count(self) -> None:
-        """Let the request be seen in the metrics, under its route and not its path."""
+    def count(self, requests: RequestLog | None) -> None:
+        """Let the request be seen in the metrics, under its route, and in the log of requests."""
         route: Any = self._scope.get("route")
         name = str(getattr(route, "path", "unknown"))
         metrics.REQUESTS.labels(self._scope["method"], name, str(self._status)).inc()
         if self._latency is not None:
             metrics.LATENCY.labels(self._scope["method"], name).observe(self._latency)
+        if requests is not None:
+            requests.add(
+                self._id,
+                self._scope["state"].get("caller"),
+                self._scope["method"],
+                self._scope["path"],
+                self._status,
+                time.monotonic() - self._began,
+                self._latency,
+            )
 
 
 def _timed_out(error: Exception, passage: _Passage) -> ApiError:

@@ -47,14 +47,15 @@ def listed(settings: ServerSettings) -> list[dict[str, Any]]:
     """All keys, the oldest first, without anything that could be used as one."""
     with _opened(settings) as sessions, reading(sessions) as session:
         rows = session.execute(
-            select(ApiKey, Project.name)
+            select(ApiKey, Project)
             .join(Project, Project.id == ApiKey.project)
             .order_by(ApiKey.created_at, ApiKey.id)
         ).all()
     return [
         {
             "id": key.id,
-            "project": project,
+            "project": project.name,
+            "project_id": project.id,
             "name": key.name,
             "admin": key.admin,
             "requests_per_minute": key.requests_per_minute,

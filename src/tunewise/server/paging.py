@@ -65,7 +65,7 @@ def page(
         where: which of them; the cursor itself need not fit, so that a list goes on after an
             object that was deleted meanwhile.
         after: id of the last object of the page before.
-        limit: most rows, from 1.
+        limit: most rows; with 0 the page is empty and says whether there are any.
 
     Raises:
         ApiError: 400, ``after`` is no id of this list.

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 15
 
 
-def run(settings: ServerSettings, say: Callable[[str], object]) -> None:
+def run(
+    settings: ServerSettings, say: Callable[[str], object], fixtures: Path | None = None
+) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
         say: prints a line for the user.
+        fixtures: a file of objects under fixed ids, for the tests of a client.
 
     Raises:
-        UsageError: without keys it would listen to other machines, or the address cannot be.
+        UsageError: without keys it would listen to other machines, the address cannot be, or the
+            fixtures cannot be read.
         WorkspaceError: the port or the folder is taken, or the database cannot be used.
     """
     if not settings.auth and not _loopback(settings.host):
@@ -48,9 +53,11 @@ def run(settings: ServerSettings, say: Callable[[str], object]) -> None:
         from tunewise.server.app import create_app
         from tunewise.server.connections import allow_many_files, protocol
         from tunewise.server.database import only_server
+        from tunewise.server.fixtures import load_fixtures
 
         allow_many_files()
-        app = create_app(settings)
+        seeded = load_fixtures(fixtures) if fixtures is not None else None
+        app = create_app(settings, seeded)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         with only_server(app.state.tunewise.sessions):
             _greet(settings, app.state.tunewise, _url(settings, listener), say)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunewise.errors import UsageError
-from tunewise.study.complaints import dotted, wanted
+from tunewise.study.complaints import dotted
+from tunewise.study.requirements import complaint
 from tunewise.study.yaml_source import parse_yaml, read_text
 from tunewise.workspace import default_root
 
@@ -59,14 +60,21 @@ class ServerSettings(BaseModel):
     internet: ``files.acme.lan`` for its scheme's own port, or ``files.acme.lan:8080``."""
     import_seconds: float = Field(default=300, gt=0)
     """That such a fetch may take."""
-    workers: int = Field(default=1, ge=1, le=64)
-    """Fine-tuning jobs that train at once, each in a process of its own."""
+    workers: int = Field(default=1, ge=0, le=64)
+    """Fine-tuning jobs that train at once, each in a process of its own. With 0 jobs are checked
+    and then wait."""
     worker_threads: int | None = Field(default=None, ge=1, le=1024)
     """Processor threads of each; None takes what the machine has."""
     max_running_jobs: int = Field(default=64, ge=1)
     """Of them, those of one project."""
     max_queued_jobs: int = Field(default=20, ge=1)
     """Fine-tuning jobs of one project that may wait."""
+    result_files: Literal["csv", "base64"] = "csv"
+    """How a job's result file is sent to clients that do not say it in ``Accept`` (``text/csv``,
+    ``application/base64``): programs written for OpenAI read the one or the other."""
+    request_log: str | None = None
+    """A file for one line of JSON a request (method, path, status, seconds, key's name; no body, no
+    query); ``-`` is stdout. It is rotated at 16 MB, four older ones are kept."""
     chat_retention_days: Days = 30
     """That stored chats are kept."""
 
@@ -81,7 +89,7 @@ def load_settings(
 ) -> ServerSettings:
     """Settings from a YAML file, with ``overrides`` (those that are not None) over it.
 
-    A relative ``home`` in the file is relative to the file.
+    Relative paths in the file (``home``, ``request_log``) are relative to the file.
 
     Raises:
         StudyError: the file is missing or is not YAML.
@@ -94,24 +102,35 @@ def load_settings(
         if not isinstance(parsed.value, dict | None):
             raise UsageError("settings are a mapping (lines of `key: value`)", where=str(path))
         values, lines = parsed.value or {}, parsed.lines
+        folder = path.absolute().parent
         if isinstance(values.get("home"), str):
-            values["home"] = path.absolute().parent / Path(values["home"]).expanduser()
+            values["home"] = folder / Path(values["home"]).expanduser()
+        if isinstance(values.get("request_log"), str) and values["request_log"] != "-":
+            values["request_log"] = str(folder / Path(values["request_log"]).expanduser())
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
         settings = ServerSettings.model_validate({**values, **given})
     except ValidationError as error:
-        raise _complaint(error, path, lines, given) from None
+        shown = {} if error.errors()[0]["loc"][0] in given else lines
+        raise first_complaint(error, str(path), shown, ServerSettings.model_fields) from None
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 
-def _complaint(
-    error: ValidationError, path: Path | None, lines: Mapping[Any, int], given: Mapping[str, Any]
+def first_complaint(
+    error: ValidationError, name: str, lines: Mapping[Any, int], known: Iterable[str]
 ) -> UsageError:
+    """The first thing that is wrong in a YAML file of ours, with its line.
+
+    Args:
+        name: of the file.
+        lines: of its keys; without the key's, only the key is told.
+        known: keys that may stand at its top.
+    """
     first = error.errors(include_url=False)[0]
     key = tuple(first["loc"])
     line = lines.get(key) or lines.get(key[:1])
-    where = f"{path}:{line}: {dotted(key)}" if line and key[0] not in given else dotted(key)
+    where = f"{name}:{line}: {dotted(key)}" if line else dotted(key)
     if first["type"] == "extra_forbidden":
-        possible = ", ".join(ServerSettings.model_fields)
-        return UsageError("unknown key", where=where, hint=f"Possible here: {possible}.")
-    return UsageError(f"should be {wanted(first)}", where=where)
+        hint = f"Possible here: {', '.join(known)}." if len(key) == 1 else None
+        return UsageError("unknown key", where=where, hint=hint)
+    return UsageError(complaint(first), where=where)

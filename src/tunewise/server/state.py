@@ -15,6 +15,7 @@ from tunewise.server.database import Sessions, open_database
 from tunewise.server.home import make_home
 from tunewise.server.inference.client import InferenceClient
 from tunewise.server.limits import Limiter, Usage
+from tunewise.server.request_log import RequestLog
 from tunewise.server.settings import ServerSettings
 
 
@@ -33,6 +34,7 @@ class ServerState:
             (``"The fine-tuning job ftjob-…"``), or None.
         usage: what keys used, written to the database now and then.
         limiter: of requests per minute.
+        requests: the log of requests; None where none is wanted.
         started: seconds since 1970.
     """
 
@@ -44,6 +46,7 @@ class ServerState:
     inference: InferenceClient | None = None
     file_users: list[Callable[[Session, str], str | None]] = field(default_factory=list)
     limiter: Limiter = field(default_factory=Limiter)
+    requests: RequestLog | None = None
     started: float = field(default_factory=time.time)
 
 
@@ -67,4 +70,11 @@ def open_state(settings: ServerSettings) -> ServerState:
     sessions = open_database(settings.database_url)
     sessions.configure(info={"settings": settings})
     blobs = BlobStore(settings.home / "files", sessions)
-    return ServerState(settings, sessions, blobs, Usage(sessions), inference=InferenceClient())
+    return ServerState(
+        settings,
+        sessions,
+        blobs,
+        Usage(sessions),
+        inference=InferenceClient(),
+        requests=RequestLog(settings.request_log) if settings.request_log else None,
+    )

@@ -33,7 +33,7 @@ class CreateUpload(BaseModel):
 
     filename: str = Field(min_length=1, max_length=4096)
     purpose: str
-    bytes: int = Field(ge=1)
+    bytes: int = Field(ge=0)
     mime_type: str = Field(min_length=1, max_length=255)
     expires_after: Expiry | None = None
 

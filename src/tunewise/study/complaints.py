@@ -12,22 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewise.errors import StudyError
+from tunewise.study.requirements import complaint, requirement
 from tunewise.study.schema import Study
 from tunewise.study.yaml_source import KeyPath
 
 _MOST = 5
 _SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
-_KINDS = (
-    (re.compile(r"a valid dictionary or (instance|object).*"), "a mapping (lines of `key: value`)"),
-    (re.compile(r"a valid dictionary"), "a mapping (lines of `key: value`)"),
-    (re.compile(r"a valid string"), "text"),
-    (re.compile(r"a valid list"), "a list"),
-    (re.compile(r"a valid tuple"), "a list"),
-    (re.compile(r"a valid integer.*"), "a whole number"),
-    (re.compile(r"a valid number.*"), "a number"),
-    (re.compile(r"a valid boolean.*"), "true or false"),
-    (re.compile(r"a valid date\b.*"), "a date such as 2026-01-31"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +140,7 @@ def _complaint(path: KeyPath, items: list[Mapping[str, Any]], raw: Any) -> Compl
     if first["type"] == "extra_forbidden":
         return Complaint(path, "unknown key", _nearest(path))
     if first["type"] == "value_error":
-        return Complaint(path, str(first["msg"]).removeprefix("Value error, "))
-    words = " or ".join(dict.fromkeys(wanted(item) for item in items))
+        return Complaint(path, complaint(first))
     value = _at(raw, path)
     shown = _shown(path, value)
     hint = None
@@ -160,15 +149,7 @@ def _complaint(path: KeyPath, items: list[Mapping[str, Any]], raw: Any) -> Compl
         choices = re.findall(r"'([^']*)'", expected)
         near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
         hint = f"Did you mean `{near[0]}`?" if near else None
-    return Complaint(path, f"should be {words}{shown}", hint)
-
-
-def wanted(item: Mapping[str, Any]) -> str:
-    """What pydantic expected, in the words of a user."""
-    text = str(item["msg"]).removeprefix("Input should be ")
-    for pattern, words in _KINDS:
-        text = pattern.sub(words, text)
-    return text[:1].lower() + text[1:]
+    return Complaint(path, f"{requirement(*items)}{shown}", hint)
 
 
 def _shown(path: KeyPath, value: Any) -> str:

@@ -24,7 +24,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from tunewise.errors import StudyError
-from tunewise.study.complaints import Places, wanted
+from tunewise.study.complaints import Places
+from tunewise.study.requirements import complaint
 from tunewise.study.schema import Strict
 from tunewise.study.yaml_source import parse_yaml, read_text
 
@@ -123,4 +124,4 @@ def _wrong(first: Mapping[str, Any]) -> str:
         known = [*Prices.model_fields, *ModelPrice.model_fields, *TrainingPrice.model_fields]
         near = difflib.get_close_matches(key, known, n=1)
         return f"unknown key; did you mean `{near[0]}`?" if near else "unknown key"
-    return f"should be {wanted(first)}"
+    return complaint(first)

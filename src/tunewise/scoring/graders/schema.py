@@ -19,7 +19,8 @@ from tunewise.scoring.graders.formula import FUNCTIONS, parse_formula
 from tunewise.scoring.graders.similarity import Metric
 from tunewise.scoring.graders.templates import parse_template
 from tunewise.scoring.sandbox import MAX_SOURCE_BYTES
-from tunewise.study.complaints import dotted, wanted
+from tunewise.study.complaints import dotted
+from tunewise.study.requirements import complaint
 
 _MOST_GRADERS = 64
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -33,7 +34,7 @@ class _Named(_Open):
     """What all graders may have.
 
     Attributes:
-        name: for results, and in the formula of a multi grader.
+        name: for results, and in the formula of a multi grader; its type where it has none.
         pass_threshold: kept for whoever reads the grader; a reward is never rounded to it.
         response_format: kept likewise.
         invalid_grade: the reward where the grader cannot say one.
@@ -269,7 +270,7 @@ def _parts(given: Any, where: str) -> list[tuple[str, Mapping[str, Any], str]]:
             f"{where}[{k}]" for k in range(len(listed))
         ]  # fmt: skip
         made = [
-            (str(one.get("name", "")) if isinstance(one, Mapping) else "", one, place)
+            (str(_named(one)["name"]) if isinstance(one, Mapping) else "", one, place)
             for one, place in zip(listed, places, strict=True)
         ]
     else:
@@ -303,18 +304,22 @@ def _validated(value: Mapping[str, Any], kind: type[_Named], where: str) -> _Nam
         raise GraderError(f"unknown field `{misspelt[0]}`", where=f"{where}.{misspelt[0]}",
                           hint=f"Did you mean `{misspelt[1]}`?")  # fmt: skip
     try:
-        return kind.model_validate(dict(value))
+        return kind.model_validate(_named(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = tuple(part for part in first["loc"] if part not in _TRIED)
         place = f"{where}.{dotted(path)}" if path else where
         if first["type"] == "missing":
             message = f"`{path[-1]}` is missing"
-        elif first["type"] == "value_error":
-            message = str(first["msg"]).removeprefix("Value error, ")
         else:
-            message = f"should be {wanted(first)}"
+            message = complaint(first, "an object")
         raise GraderError(message, where=place) from None
+
+
+def _named(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A grader with a name: examples in the field leave it out, and OpenAI takes them."""
+    name = value.get("name")
+    return {**value, "name": value.get("type", "") if name is None else name}
 
 
 _TRIED: frozenset[int | str] = frozenset({"str", "TextPart", "list[union[str,TextPart]]"})

@@ -27,6 +27,7 @@ def job_object(job: Job, organization: str) -> dict[str, Any]:
     """A job as ``FineTuningJob``; ``auto`` is -1."""
     shown = schema.job_object(job, organization)
     shown["status"] = STATUSES.get(job.status, job.status)
+    del shown["paused"]  # Azure has a status for it
     shown["organisation_id"] = organization
     shown["suffix"] = shown.pop("user_provided_suffix")
     shown["hyperparameters"] = {

@@ -23,6 +23,7 @@ from tunewise.server.chat.conversation import (
     part_text,
 )
 from tunewise.server.ids import new_id
+from tunewise.study.requirements import complaint
 
 LOGPROBS = "message.output_text.logprobs"
 _ROLES = ("user", "assistant", "system", "developer")
@@ -160,7 +161,8 @@ def _function(given: Mapping[str, Any], index: int) -> Function:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise bad(f"tools[{index}]", f"`tools[{index}].{place}`: {first['msg']}") from None
+        message = f"`tools[{index}].{place}` {complaint(first, 'an object')}"
+        raise bad(f"tools[{index}]", message) from None
 
 
 def input_items(body: ResponseBody) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from tunewise.server.access import CallerDep, require_admin
+from tunewise.server.access import CallerDep, project_called, require_admin
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError
 from tunewise.server.idempotency import idempotent
@@ -41,7 +41,7 @@ STATUSES = {
 """Of HTTP, for each of the service's refusals that is not a plain 400."""
 
 _LABEL = re.compile(r"metadata\[([^\]]*)\]")
-Limit = Annotated[int, Query(ge=1, le=1000)]
+Limit = Annotated[int, Query(ge=0, le=1000)]
 After = Annotated[str | None, Query(max_length=128)]
 
 
@@ -185,7 +185,9 @@ def list_permissions(
     require_admin(caller)
     with answering(), reading(state.sessions) as session:
         permissions.tuned(session, checkpoint)
-        where = [] if project_id is None else [CheckpointPermission.grantee == project_id]
+        wanted = None if project_id is None else project_called(session, project_id)
+        grantee = wanted.id if wanted is not None else project_id
+        where = [] if grantee is None else [CheckpointPermission.grantee == grantee]
         found = page(
             session,
             CheckpointPermission,

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from tunewise.server import metrics
 from tunewise.server.database import reading, writing
-from tunewise.server.file_store import add_file
+from tunewise.server.file_store import RESULTS, add_file
 from tunewise.server.ids import new_id
 from tunewise.server.jobs.results import FILENAME, results_csv
 from tunewise.server.jobs.story import end, model_name, tell
@@ -42,7 +42,7 @@ def succeed(state: ServerState, job_id: str, folder: Path) -> None:
                 received,
                 project=job.project,
                 filename=FILENAME,
-                purpose="fine-tune-results",
+                purpose=RESULTS,
             )
             name = model_name(job, state.settings.organization)
             session.add(

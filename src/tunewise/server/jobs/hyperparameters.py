@@ -6,6 +6,7 @@ analysis for chat model fine-tuning*, and a batch of about 0.2 % of the rows.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -93,28 +94,44 @@ def requested(method: Method, given: Mapping[str, Any] | None) -> dict[str, Any]
 
     Args:
         given: from ``method.<type>.hyperparameters``, or the deprecated field of the request.
-            ``-1`` is Azure's word for ``auto``; null is ``auto`` too.
+            ``-1`` is Azure's word for ``auto``; null is ``auto`` too. Names that the method does
+            not know are left out, see :func:`unknown`.
 
     Raises:
-        HyperparameterError: an unknown name, or a value outside of its range.
+        HyperparameterError: a value outside of its range.
     """
     ranges = RANGES[method]
     values: dict[str, Any] = dict.fromkeys(ranges, AUTO)
     if method == "reinforcement":
         values["reasoning_effort"] = "default"
     for name, value in (given or {}).items():
-        if name in _IGNORED:
-            continue
         if name == "reasoning_effort" and method == "reinforcement":
             if value is not None and value not in EFFORTS:
                 raise HyperparameterError(name, f"must be one of {', '.join(EFFORTS)}")
             values[name] = value or "default"
             continue
-        if name not in ranges:
-            known = ", ".join(values)
-            raise HyperparameterError(name, f"is not known to the method {method!r}: {known}")
-        values[name] = _checked(name, value, ranges[name])
+        if name in ranges:
+            values[name] = _checked(name, value, ranges[name])
     return values
+
+
+def unknown(method: Method, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names that have no effect, as at OpenAI, and a sentence about each.
+
+    Args:
+        given: as for :func:`requested`.
+    """
+    known = [*RANGES[method], *(["reasoning_effort"] if method == "reinforcement" else [])]
+    for name in given:
+        if name in known or name in _IGNORED:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known)}."
+        yield (
+            name[:40],
+            f"The hyperparameter '{name[:40]}' has no effect, since the method '{method}' does not "
+            f"know it: {hint}",
+        )
 
 
 def _checked(name: str, value: Any, allowed: Range) -> float | str:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tunewise.server.access import project_called
 from tunewise.server.ids import new_id
 from tunewise.server.jobs.refused import JobRefused
 from tunewise.server.jobs.tables import CheckpointPermission, TunedModel
 from tunewise.server.tables import Project
 
+_SHOWN = 20
+
 
 def permit(session: Session, name: str, grantees: list[str]) -> list[CheckpointPermission]:
     """Let other projects use a model; those that may already are in the answer too.
+
+    Args:
+        grantees: ids of projects, or their names.
 
     Raises:
         JobRefused: ``model_not_found`` or ``project_not_found``.
     """
     model = tuned(session, name)
     made = []
-    for grantee in dict.fromkeys(grantees):
-        if session.get(Project, grantee) is None:
-            raise JobRefused(
-                "project_not_found", f"No such project: {grantee[:100]}", "project_ids"
-            )
+    for grantee in dict.fromkeys(_project(session, name).id for name in grantees):
         permission = session.scalar(
             select(CheckpointPermission).where(
                 CheckpointPermission.model == name, CheckpointPermission.grantee == grantee
@@ -37,6 +39,19 @@ def permit(session: Session, name: str, grantees: list[str]) -> list[CheckpointP
             session.flush()
         made.append(permission)
     return made
+
+
+def _project(session: Session, name: str) -> Project:
+    project = project_called(session, name)
+    if project is None:
+        known = session.scalars(select(Project.name).order_by(Project.name).limit(_SHOWN)).all()
+        raise JobRefused(
+            "project_not_found",
+            f"No such project: {name[:100]}. There is: {', '.join(known)} (ids: GET "
+            "/v1/organization/projects).",
+            "project_ids",
+        )
+    return project
 
 
 def forbid(session: Session, name: str, permission_id: str) -> None:

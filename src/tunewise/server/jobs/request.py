@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,9 +124,8 @@ def hyperparameters_of(asked: CreateJob, method: MethodRequest) -> dict[str, Any
     Raises:
         JobRefused: ``invalid_hyperparameter``.
     """
-    given = {**(asked.hyperparameters or {}), **(method.body.hyperparameters or {})}
     try:
-        return hyperparameters.requested(method.type, given)
+        return hyperparameters.requested(method.type, _given(asked, method))
     except hyperparameters.HyperparameterError as error:
         own = error.name in (method.body.hyperparameters or {})
         place = f"method.{method.type}.hyperparameters" if own else "hyperparameters"
@@ -134,6 +134,15 @@ def hyperparameters_of(asked: CreateJob, method: MethodRequest) -> dict[str, Any
             f"The hyperparameter '{error.name[:60]}' {error.message}.",
             f"{place}.{error.name[:60]}",
         ) from None
+
+
+def unknown_hyperparameters(asked: CreateJob, method: MethodRequest) -> list[tuple[str, str]]:
+    """Names that the method does not know, ten at most, and a sentence about each."""
+    return list(itertools.islice(hyperparameters.unknown(method.type, _given(asked, method)), 10))
+
+
+def _given(asked: CreateJob, method: MethodRequest) -> dict[str, Any]:
+    return {**(asked.hyperparameters or {}), **(method.body.hyperparameters or {})}
 
 
 def require_file(session: Session, project: str, file_id: str | None, param: str) -> None:

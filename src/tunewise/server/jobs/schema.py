@@ -60,8 +60,11 @@ class Integration(_Open):
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """As a job shows it."""
-        return {"type": self.type, self.type: getattr(self, self.type).model_dump()}
+        """As a job shows it; of its fields only ``tags`` may not be null there."""
+        shown = getattr(self, self.type).model_dump()
+        if shown["tags"] is None:
+            del shown["tags"]
+        return {"type": self.type, self.type: shown}
 
 
 class MethodBody(_Open):
@@ -119,7 +122,11 @@ class Permit(BaseModel):
 
 
 def job_object(job: Job, organization: str) -> dict[str, Any]:
-    """A job as ``fine_tuning.job``."""
+    """A job as ``fine_tuning.job``.
+
+    OpenAI's document has no status for a paused job, and its clients refuse one that they do not
+    know: such a job waits, so it is ``queued``, and the field ``paused`` is ours.
+    """
     values = job.resolved or job.requested
     kind = job.method["type"]
     common = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -135,7 +142,8 @@ def job_object(job: Job, organization: str) -> dict[str, Any]:
         "fine_tuned_model": job.fine_tuned_model,
         "organization_id": organization,
         "result_files": job.result_files,
-        "status": job.status,
+        "status": "queued" if job.status == "paused" else job.status,
+        "paused": job.status == "paused",
         "validation_file": job.validation_file,
         "training_file": job.training_file,
         "hyperparameters": {name: values[name] for name in common},

@@ -18,6 +18,7 @@ from tunewise.server.jobs.request import (
     method_of,
     require_file,
     start_of,
+    unknown_hyperparameters,
 )
 from tunewise.server.jobs.schema import CreateJob
 from tunewise.server.jobs.story import OVER, end, tell
@@ -76,6 +77,8 @@ def create(session: Session, settings: ServerSettings, project: str, asked: Crea
     tell(session, job, "created", f"Created fine-tuning job: {job.id}")
     if start.parent:
         tell(session, job, "parent", f"Training begins with the weights of {asked.model}")
+    for name, text in unknown_hyperparameters(asked, method):
+        tell(session, job, f"hyperparameter {name}"[:64], text, level="warn")
     if unknown := asked.unknown():
         text = f"Fields that mean nothing here: {', '.join(name[:40] for name in unknown[:10])}"
         tell(session, job, "unknown fields", text, level="warn")
@@ -135,14 +138,16 @@ def cancel(session: Session, project: str, job_id: str) -> Job:
 def pause(session: Session, project: str, job_id: str) -> Job:
     """Let a job stop where it is; its process makes a checkpoint and ends.
 
+    A paused job stays as it is: a client whose connection broke simply asks again.
+
     Raises:
-        JobRefused: ``job_not_found``, or ``wrong_state`` where it is over or paused.
+        JobRefused: ``job_not_found``, or ``wrong_state`` where it is over.
     """
     job = find(session, project, job_id)
-    if job.status in OVER or job.status == "paused":
+    if job.status in OVER:
         raise JobRefused("wrong_state", f"The job {_was(job.status)}, so it cannot be paused.")
-    if job.status == "validating_files":
-        raise JobRefused("wrong_state", "The job's files are being checked; pause it after that.")
+    if job.status == "paused":
+        return job
     job.status = "paused"
     job.estimated_finish = None
     tell(session, job, _again("paused"), "Fine-tuning job paused")
@@ -152,13 +157,17 @@ def pause(session: Session, project: str, job_id: str) -> Job:
 def resume(session: Session, project: str, job_id: str) -> Job:
     """Let a paused job go on from its last checkpoint, as soon as a worker is free.
 
+    A job that goes on already stays as it is, for the same reason as with :func:`pause`.
+
     Raises:
-        JobRefused: ``job_not_found``, or ``wrong_state`` where it is not paused or one of its
+        JobRefused: ``job_not_found``, or ``wrong_state`` where it is over or one of its
             checkpoints is deployed.
     """
     job = find(session, project, job_id)
-    if job.status != "paused":
+    if job.status in OVER:
         raise JobRefused("wrong_state", f"The job {_was(job.status)}; only a paused job resumes.")
+    if job.status != "paused":
+        return job
     deployment = deployment_of_job(session, job.id)
     if deployment is not None:
         raise JobRefused(
@@ -166,7 +175,8 @@ def resume(session: Session, project: str, job_id: str) -> Job:
             f"A checkpoint of the job is deployed as '{deployment.name}', and older checkpoints "
             "are removed as it goes on. Delete the deployment first.",
         )
-    job.status = "queued"
+    # One that was paused while its files were checked has no numbers yet to run with.
+    job.status = "queued" if job.resolved is not None else "validating_files"
     job.attempts = 0
     tell(session, job, _again("resumed"), "Fine-tuning job resumed")
     return job
