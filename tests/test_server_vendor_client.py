@@ -21,7 +21,10 @@ from server_support import running_server
 FIXTURES = Path(__file__).parent / "vendor_fixtures.yaml"
 MODELS = dict.fromkeys(("gpt-4o-mini", "gpt-6-astra"), "tunewise/tiny")
 NEEDED = ("pytest-asyncio", "httpx-aiohttp", "aiohttp")
-PARTS = ("test_files.py", "test_uploads.py", "uploads", "test_models.py", "fine_tuning")
+PARTS = (
+    "test_files.py", "test_uploads.py", "uploads", "test_models.py", "fine_tuning",
+    "test_batches.py",
+)  # fmt: skip
 PLACEHOLDERS = {
     "test_method_complete_with_all_params": "the md5 of the joined parts is given as 'md5'",
 }
@@ -62,7 +65,8 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(600)
 def test_all_of_the_vendors_tests_pass(vendor: Path, tmp_path: Path) -> None:
     options = ("--seed-fixtures", FIXTURES)
-    settings = {"auth": False, "workers": 0, "max_queued_jobs": 10_000, "models": MODELS}
+    settings = {"auth": False, "workers": 0, "max_queued_jobs": 10_000, "max_batches": 10_000,
+                "models": MODELS}  # fmt: skip
     with running_server(tmp_path, options=options, **settings) as running:
         done = subprocess.run(
             [sys.executable, "-c", RUN, vendor.parent / "needed", "-q", "-p", "no:cacheprovider",

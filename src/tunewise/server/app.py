@@ -30,6 +30,7 @@ ROUTERS = (
     "jobs.api",
     "graders_api",
     "projects_api",
+    "batches.api",
     "chat.chat",
     "chat.completions",
     "chat.embeddings",

@@ -23,6 +23,7 @@ TABLES = (
     "tunewise.server.jobs.tables",
     "tunewise.server.chat.tables",
     "tunewise.server.azure.tables",
+    "tunewise.server.batches.tables",
 )
 
 _WRITING = "tunewise_writing"

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunewise.errors import UsageError
 from tunewise.server.access import DEFAULT_PROJECT, find_project
+from tunewise.server.batches.tables import Batch
 from tunewise.server.database import Base, Listed, now, writing
 from tunewise.server.jobs import hyperparameters
 from tunewise.server.jobs.tables import CheckpointPermission, Job, JobEvent, TunedModel
@@ -110,6 +111,15 @@ class SeededPermission(_Part):
     project: str
 
 
+class SeededBatch(_Part):
+    """A batch that is over."""
+
+    id: Id
+    input_file: Id
+    status: Literal["cancelled", "completed", "failed"] = "cancelled"
+    endpoint: str = "/v1/chat/completions"
+
+
 class Fixtures(_Part):
     """The file. Everything belongs to ``project``, which is made where it is not there."""
 
@@ -121,6 +131,7 @@ class Fixtures(_Part):
     jobs: tuple[SeededJob, ...] = ()
     models: tuple[SeededModel, ...] = ()
     permissions: tuple[SeededPermission, ...] = ()
+    batches: tuple[SeededBatch, ...] = ()
 
 
 def load_fixtures(path: Path) -> Fixtures:
@@ -164,6 +175,17 @@ def restore(state: ServerState, fixtures: Fixtures) -> None:
         for permission in fixtures.permissions:
             _put(session, owner, CheckpointPermission, permission.id,
                  {"model": permission.model, "grantee": permission.project})  # fmt: skip
+        for batch in fixtures.batches:
+            _put_batch(session, owner, batch)
+
+
+def _put_batch(session: Session, owner: str, wanted: SeededBatch) -> None:
+    _put(session, owner, Batch, wanted.id, {
+        "status": wanted.status, "endpoint": wanted.endpoint, "input_file": wanted.input_file,
+        "output_file": None, "error_file": None, "labels": None, "output_seconds": 3600,
+        "expires_at": now() + 3600, "times": {f"{wanted.status}_at": now()}, "errors": None,
+        "usage": None, "model": None,
+    })  # fmt: skip
 
 
 class Restoring:

@@ -10,6 +10,8 @@ from sqlalchemy import select
 
 from tunewise.errors import UsageError
 from tunewise.server.access import create_key
+from tunewise.server.batches.service import ACTIVE, move
+from tunewise.server.batches.tables import Batch
 from tunewise.server.database import Sessions, now, open_database, reading, writing
 from tunewise.server.home import make_home
 from tunewise.server.settings import ServerSettings
@@ -71,7 +73,7 @@ def listed(settings: ServerSettings) -> list[dict[str, Any]]:
 
 
 def revoke(settings: ServerSettings, key_id: str) -> None:
-    """End a key.
+    """End a key, and the batches that it made.
 
     Raises:
         UsageError: there is no such key.
@@ -84,6 +86,9 @@ def revoke(settings: ServerSettings, key_id: str) -> None:
                 hint="`tunewise server key list` shows all; the id is the part after sk-tunewise-.",
             )  # fmt: skip
         key.revoked_at = key.revoked_at or now()
+        for batch in session.scalars(select(Batch).where(Batch.key_id == key_id)):
+            if batch.status in ACTIVE:
+                move(batch, "cancelling")
 
 
 @contextmanager

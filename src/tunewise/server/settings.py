@@ -69,6 +69,12 @@ class ServerSettings(BaseModel):
     """Of them, those of one project."""
     max_queued_jobs: int = Field(default=20, ge=1)
     """Fine-tuning jobs of one project that may wait."""
+    max_batches: int = Field(default=20, ge=1)
+    """Of one project that are not over."""
+    max_batch_requests: int = Field(default=50_000, ge=1)
+    """In one file, as at OpenAI."""
+    batch_requests_at_once: int = Field(default=4, ge=1, le=256)
+    """Requests of all batches together that are answered at once; chats have the other places."""
     result_files: Literal["csv", "base64"] = "csv"
     """How a job's result file is sent to clients that do not say it in ``Accept`` (``text/csv``,
     ``application/base64``): programs written for OpenAI read the one or the other."""

@@ -18,6 +18,7 @@ from tunewise.server.azure.classic import delete_job
 from tunewise.server.azure.imports import import_file
 from tunewise.server.azure.training import AzureJob, create_job
 from tunewise.server.azure.versions import refuse_version
+from tunewise.server.batches import api as batches_api
 from tunewise.server.chat import chat, completions, embeddings, responses
 from tunewise.server.database import writing
 from tunewise.server.idempotency import idempotent
@@ -53,6 +54,7 @@ for _router in (
     _own,  # first: of two routes with the same path, the first one is taken
     files.router,
     uploads.router,
+    batches_api.routes,
     models_api.router,
     jobs_api.router,
     graders_api.router,
