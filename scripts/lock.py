@@ -28,7 +28,7 @@ TESTED = ROOT / "src" / "tunewise" / "tested_versions.json"
 PINNED = ROOT / "constraints.txt"
 
 _HEADER = "# Written by `make lock`; install with --no-deps --require-hashes, then torch.\n"
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", re.MULTILINE)
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 
 
 def uv() -> str:
@@ -51,7 +51,13 @@ def compile_lock(command: str, out: Path, extra: list[str], constraints: list[Pa
             [
                 *(command, "pip", "compile", "--quiet", "pyproject.toml", *extra),
                 *("--group", "make", "--universal", "--python-version", "3.11"),
-                *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-package", "torch"),
+                *(
+                    "--generate-hashes",
+                    "--no-header",
+                    "--no-annotate",
+                    "--no-emit-package",
+                    "torch",
+                ),
                 *("--override", override.name, "--upgrade", "--output-file", str(out)),
                 *(part for path in constraints for part in ("--constraint", str(path))),
             ],

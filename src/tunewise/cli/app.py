@@ -256,6 +256,22 @@ def routes() -> None:
     show_routes()
 
 
+@app.command(epilog="Example: tunewise doctor")
+def doctor(workspace: WorkspaceOption = None, json_output: JsonOption = False) -> None:
+    """Is this machine ready? Releases, hardware, sandbox, disk.
+
+    Exits with 1 where something must be mended before studies can run.
+    """
+    from tunewise.cli.show_doctor import show_checks
+    from tunewise.doctor import State, examine
+    from tunewise.workspace import Workspace
+
+    checks = examine(Workspace(workspace))
+    show_checks(checks, json_output)
+    if any(check.state is State.FAILED for check in checks):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: tunewise schema > study.schema.json")
 def schema(
     verdict: Annotated[

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.data.lines import Numbered
-from tunewise.errors import DataError, MissingExtraError
+from tunewise.errors import DataError
+from tunewise.releases import import_failed
 
 _BATCH = 1000
 
@@ -16,14 +17,14 @@ def parquet_rows(path: Path) -> Iterator[Numbered]:
     """Rows of a Parquet file, numbered from 1.
 
     Raises:
-        MissingExtraError: pyarrow is not installed.
+        TunewiseError: pyarrow is not installed, or does not load.
         DataError: the file is damaged or no Parquet file.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtraError("Reading Parquet", "parquet") from None
+    except ImportError as error:
+        raise import_failed("Reading Parquet", "parquet", error) from error
     number = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -58,7 +59,7 @@ def hub_rows(name: str) -> Iterator[Numbered]:
     Code from the hub is never run: data sets that need ``trust_remote_code`` are refused.
 
     Raises:
-        MissingExtraError: ``datasets`` is not installed.
+        TunewiseError: ``datasets`` is not installed, or does not load.
         DataError: the data set cannot be had.
     """
     datasets = _datasets()
@@ -90,8 +91,8 @@ def plain(value: Any) -> Any:
 def _datasets() -> Any:
     try:
         import datasets
-    except ImportError:
-        raise MissingExtraError("Reading a data set from the hub", "local") from None
+    except ImportError as error:
+        raise import_failed("Reading a data set from the hub", "local", error) from error
     return datasets
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunewise.data.chat import canonical_hash
-from tunewise.errors import MissingExtraError, ModelError
+from tunewise.errors import ModelError
+from tunewise.releases import import_failed
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,7 @@ class SchemaCompiler:
         Raises:
             SchemaError: the schema uses what llguidance cannot enforce, or the tokenizer is of a
                 kind that it cannot read.
-            MissingExtraError: llguidance is not installed.
+            TunewiseError: llguidance is not installed, or does not load.
         """
         key = canonical_hash(schema)
         if key not in self._compiled:
@@ -90,7 +91,7 @@ class SchemaCompiler:
             import llguidance
             import llguidance.hf
         except ImportError as error:
-            raise MissingExtraError("A JSON Schema on answers", "local") from error
+            raise import_failed("A JSON Schema on answers", "local", error) from error
         if self._tokens is None:
             try:
                 self._tokens = llguidance.hf.from_tokenizer(

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunewise.errors import MissingExtraError, ModelError
+from tunewise.errors import ModelError
 from tunewise.models.adapters import ADAPTER_FILES, WEIGHTS, Adapters
 from tunewise.models.chat_format import PLAIN_STOP, PLAIN_TEMPLATE
 from tunewise.models.names import ModelRef
 from tunewise.models.weights import locate, require_safetensors, revision_of
+from tunewise.releases import import_failed
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +98,7 @@ class LoadedModel:
         try:
             self.adapters.load(adapter, name)
         except ImportError as error:
-            raise MissingExtraError("An adapter", "local") from error
+            raise import_failed("An adapter", "local", error) from error
         except ModelError as error:
             raise ModelError(error.message, where=str(adapter), hint=error.hint) from error
         except Exception as error:  # peft raises what it pleases for a bad adapter
@@ -139,14 +140,14 @@ def load_local(
 
     Raises:
         ModelError: it is not there, cannot be read safely, or is of an unknown kind.
-        MissingExtraError: torch and transformers are not installed.
+        TunewiseError: torch and transformers are not installed, or do not load.
     """
     try:
         folder = locate(ref)  # first: a wrong name need not wait seconds for torch
         import torch
         import transformers
     except ImportError as error:
-        raise MissingExtraError(f"The model {ref.spec}", "local") from error
+        raise import_failed(f"The model {ref.spec}", "local", error) from error
     from tunewise.models.quiet import quiet
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -164,6 +165,8 @@ def load_local(
             if quantization is None:  # else it lies in its place already
                 model.to(device)  # type: ignore[arg-type]
             model.eval()  # type: ignore[no-untyped-call]
+    except ImportError as error:
+        raise import_failed(f"The model {ref.spec}", "local", error) from error
     except Exception as error:  # a broken folder fails in many ways; each is the user's to mend
         hint = "Check that the folder is complete; `tunewise/tiny` shows what a good one holds."
         if "trust_remote_code" in str(error):

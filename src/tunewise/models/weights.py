@@ -6,8 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from tunewise.errors import MissingExtraError, ModelError
+from tunewise.errors import ModelError
 from tunewise.models.names import ModelRef
+from tunewise.releases import import_failed
 from tunewise.workspace import write_json_atomic
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
@@ -62,7 +63,7 @@ def _fetched(ref: ModelRef) -> Path:
     try:
         from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
-        raise MissingExtraError(f"The model {ref.spec}", "local") from error
+        raise import_failed(f"The model {ref.spec}", "local", error) from error
     from tunewise.models.quiet import quiet
 
     folder_hint = "Or give the folder of a copy on this machine: model: ./folder."

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewise.errors import MissingExtraError, TrainingError
+from tunewise.errors import TrainingError
+from tunewise.releases import import_failed
 from tunewise.study.schema import FineTune
 from tunewise.training import attention, lora_linear
 from tunewise.training.batches import FlatBatch
@@ -227,7 +228,7 @@ def prepare(
     Raises:
         TrainingError: when the adapter's target modules do not exist in this model, or ``start``
             is of another kind.
-        MissingExtraError: peft is not installed.
+        TunewiseError: peft is not installed, or does not load.
     """
     torch.manual_seed(seed)
     model: Any = loaded.model
@@ -259,7 +260,7 @@ def _with_lora(model: Any, fine_tune: FineTune) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise MissingExtraError("LoRA", "local") from error
+        raise import_failed("LoRA", "local", error) from error
     from tunewise.models.quiet import quiet
 
     lora = fine_tune.lora
