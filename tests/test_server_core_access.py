@@ -50,6 +50,17 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
+def test_two_servers_on_one_database_are_refused_whatever_their_folders(
+    server: Running, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(server.home, target_is_directory=True)
+    for folder in (server.home, link):
+        url = f"sqlite:///{folder / 'tunewise.db'}"
+        arguments = ("serve", "--port", "0", "--home", tmp_path / "other", "--database", url)
+        refused(*arguments, cwd=tmp_path, code=3, says=["another server works on this database"])
+
+
 def test_bad_keys_are_refused_before_anything_is_read(server: Running) -> None:
     missing = call(server, "GET", "/v1/files", key="")
     assert "You didn't provide an API key" in envelope(missing, 401)["message"]

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from azure_support import manage
 from server_support import Running, call, chats, client, envelope, make_key
 
 MODEL = "tunewise/tiny"
@@ -98,6 +99,21 @@ def test_nothing_of_one_project_is_there_for_another(server: Running) -> None:
         assert api.uploads.complete(upload, part_ids=[part]).status == "completed"
         assert api.models.retrieve(model).id == model
         assert api.chat.completions.retrieve(stored).metadata in (None, {})
+
+
+def test_a_deployment_of_another_project_is_none(server: Running) -> None:
+    body = {"properties": {"model": {"name": MODEL}}}
+    key, stranger = (make_key(server.home, project=name) for name in ("owner", "passer-by"))
+    assert manage(server, "PUT", "/shop", body, key=key).status_code == 201
+    for method in ("GET", "DELETE"):
+        theirs = manage(server, method, "/shop", key=stranger)
+        nobodys = manage(server, method, "/none", key=stranger)
+        assert theirs.status_code == nobodys.status_code == (404 if method == "GET" else 204)
+        assert theirs.text.replace("shop", "none") == nobodys.text
+        names = {*theirs.headers} ^ {*nobodys.headers}
+        assert not names, names
+    assert manage(server, "GET", "", key=stranger).json() == {"value": []}
+    assert manage(server, "GET", "/shop", key=key).status_code == 200
 
 
 def _renamed(value: Any, names: list[str]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,12 @@ from tunewise.study.requirements import complaint, requirement
 
 log = logging.getLogger("tunewise.server")
 
+_POSTGRES_FULL = "53100"
+_SQLITE_UNWRITTEN = frozenset(
+    {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
+     sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}
+)  # fmt: skip
+"""What SQLite says where its log or the file of its locks cannot grow."""
 _NO_OBJECT = frozenset({"dict_type", "model_type", "model_attributes_type"})
 """Of pydantic's errors: JSON's word for what they want is not YAML's."""
 
@@ -92,7 +99,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, redact(message), code=code, param=param)
     if isinstance(error, UnicodeEncodeError):
         return ApiError(400, "The request holds text that is not valid Unicode (a lone surrogate).")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if disk_is_full(error):
         log.error("the disk is full")
         return ApiError(
             507, "The server's disk is full; nothing was stored.", type="server_error",
@@ -105,6 +112,25 @@ def as_api_error(error: Exception) -> ApiError:
         type="server_error",
         code="server_error",
     )
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of space, by us or by the database."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    origin = getattr(error, "orig", None)  # of SQLAlchemy's errors: the driver's
+    if getattr(origin, "sqlstate", None) == _POSTGRES_FULL:
+        return True
+    code = getattr(origin, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF == sqlite3.SQLITE_FULL or code in _SQLITE_UNWRITTEN)
+
+
+def told(error: BaseException, what: str) -> None:
+    """Log why something in the background failed: a full disk needs no traceback."""
+    if disk_is_full(error):
+        log.error("%s: the disk is full; it is tried again", what)
+    else:
+        log.error("%s; it is tried again", what, exc_info=error)
 
 
 def install(app: FastAPI) -> None:

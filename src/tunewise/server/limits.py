@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import update
@@ -64,6 +65,13 @@ class _Used:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def take(self, other: _Used) -> None:
+        """Add what another one holds."""
+        self.at = max(self.at, other.at)
+        self.requests += other.requests
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+
 
 class Usage:
     """What keys used, gathered in memory and written by :meth:`flush`, so that no answer waits.
@@ -100,6 +108,15 @@ class Usage:
             gathered, self._used = self._used, defaultdict(_Used)
         if not gathered:
             return
+        try:
+            self._write(gathered)
+        except Exception:  # for instance a full disk: it is written the next time
+            with self._lock:
+                for key, used in gathered.items():
+                    self._used[key].take(used)
+            raise
+
+    def _write(self, gathered: Mapping[str, _Used]) -> None:
         with writing(self._sessions) as session:
             for key, used in gathered.items():
                 session.execute(

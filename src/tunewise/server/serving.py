@@ -57,9 +57,9 @@ def run(
 
         allow_many_files()
         seeded = load_fixtures(fixtures) if fixtures is not None else None
-        app = create_app(settings, seeded)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        with only_server(app.state.tunewise.sessions):
+        with only_server(settings.database_url):
+            app = create_app(settings, seeded)
             _greet(settings, app.state.tunewise, _url(settings, listener), say)
             config = uvicorn.Config(
                 app,

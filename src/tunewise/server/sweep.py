@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -12,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tunewise.server.chat.retention import forget_expired
 from tunewise.server.database import now, writing
+from tunewise.server.errors import told
 from tunewise.server.file_store import forget
 from tunewise.server.idempotency import KEPT_SECONDS
 from tunewise.server.state import ServerState
@@ -19,8 +19,6 @@ from tunewise.server.tables import File, StoredAnswer, Upload, UploadPart
 
 EVERY_SECONDS = 15.0
 _AT_ONCE = 500
-
-log = logging.getLogger("tunewise.server")
 
 
 @asynccontextmanager
@@ -43,8 +41,8 @@ async def _loop(state: ServerState) -> None:
             if not begun:
                 await run_in_threadpool(state.blobs.collect_all)
                 begun = True
-        except Exception:
-            log.exception("the sweep failed; it is tried again")
+        except Exception as error:
+            told(error, "the sweep failed")
         await asyncio.sleep(EVERY_SECONDS)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from contextlib import suppress
@@ -15,7 +14,7 @@ from tunewise.server.access import Caller
 from tunewise.server.azure import names
 from tunewise.server.azure.tables import ACCEPTED, CREATING, FAILED, SUCCEEDED, Deployment
 from tunewise.server.database import reading, writing
-from tunewise.server.errors import ApiError
+from tunewise.server.errors import ApiError, told
 from tunewise.server.ids import new_id
 from tunewise.server.inference.protocol import Done, Failed, Generate
 from tunewise.server.jobs.resolve import visible, weights
@@ -29,8 +28,6 @@ MOST_ATTEMPTS = 3
 
 _SHOWN = 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-log = logging.getLogger("tunewise.server")
 
 
 def put(
@@ -178,8 +175,8 @@ class Deployer:
             self._bell.clear()
             try:
                 again = self._turn()
-            except Exception:
-                log.exception("deploying failed; it is tried again")
+            except Exception as error:
+                told(error, "deploying failed")
                 again = True
             self._bell.wait(RETRY_SECONDS if again else None)
 

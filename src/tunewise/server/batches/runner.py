@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import shutil
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from tunewise.server.batches.inside import Answered, ask
 from tunewise.server.batches.service import ACTIVE
 from tunewise.server.batches.tables import Batch
 from tunewise.server.database import now, reading, writing
+from tunewise.server.errors import told
 from tunewise.server.state import ServerState
 from tunewise.server.tables import ApiKey
 
@@ -42,8 +42,6 @@ TRIES = 5
 PAUSE_SECONDS = 2.0
 """Before the second try; twice as long before each further one."""
 BUSY = frozenset({429, 503, 507})
-
-log = logging.getLogger("tunewise.server")
 
 
 @dataclass(slots=True)
@@ -111,8 +109,8 @@ class BatchRunner:
             self._bell.clear()
             try:
                 await self._turn()
-            except Exception:
-                log.exception("the runner of batches failed; it tries again")
+            except Exception as error:
+                told(error, "the runner of batches failed")
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._bell.wait()
@@ -179,8 +177,8 @@ class BatchRunner:
                     active.answers.add, number, line, failed=answered.status >= 400
                 )
                 await self._count(active)
-        except Exception:
-            log.exception("a request of the batch %s failed; it is asked again", active.id)
+        except Exception as error:
+            told(error, f"a request of the batch {active.id} failed")
             active.requests = await run_in_threadpool(self._requests, active.id)
             await asyncio.sleep(PAUSE_SECONDS)
         finally:

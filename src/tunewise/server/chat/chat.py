@@ -14,6 +14,7 @@ from tunewise.server.chat import stored
 from tunewise.server.chat.bodies import ChatBody
 from tunewise.server.chat.conversation import engine_messages, offered_tools
 from tunewise.server.chat.running import (
+    NOT_STORED,
     Answer,
     Choice,
     EngineFailure,
@@ -21,6 +22,7 @@ from tunewise.server.chat.running import (
     count,
     engine_of,
     events,
+    kept,
     model_of,
     refusal,
     while_connected,
@@ -56,7 +58,8 @@ async def create(body: ChatBody, request: Request, caller: CallerDep, state: Sta
     except EngineFailure as failure:
         raise refusal(failure.failed) from None
     completion = chat.completion(answer)
-    await run_in_threadpool(_finish, chat, answer, completion, state, caller)
+    if not await run_in_threadpool(_finish, chat, answer, completion, state, caller):
+        return Json(completion, headers=NOT_STORED)
     return Json({**completion, "metadata": body.metadata} if body.store else completion)
 
 
@@ -197,8 +200,9 @@ def _chunks(chat: _Chat, piece: Piece, first: bool) -> Iterator[dict[str, Any]]:
 
 def _finish(
     chat: _Chat, answer: Answer, completion: dict[str, Any], state: ServerState, caller: Caller
-) -> None:
-    """Count the tokens, and keep the chat where that was asked for."""
+) -> bool:
+    """Count the tokens, and keep the chat where that was asked for; false where it has no place."""
     count(state, caller, answer.done)
-    if chat.body.store:
-        stored.keep(state, caller, chat.body, completion)
+    if not chat.body.store:
+        return True
+    return kept(lambda: stored.keep(state, caller, chat.body, completion))

@@ -25,6 +25,7 @@ from tunewise.server.chat.running import (
     count,
     engine_of,
     events,
+    kept,
     model_of,
     refusal,
     while_connected,
@@ -185,11 +186,23 @@ def _finish(
     state: ServerState,
     caller: Caller,
 ) -> None:
-    """Count the tokens; store the response unless that was refused."""
+    """Count the tokens; store the response unless that was refused.
+
+    Where there is no place for it, ``store`` in the response is false.
+    """
     if growing.done is not None:
         count(state, caller, growing.done)
-    if not growing.body.stored:
-        return
+    if growing.body.stored and not kept(lambda: _keep(growing, response, own, state, caller)):
+        response["store"] = False
+
+
+def _keep(
+    growing: Growing,
+    response: dict[str, Any],
+    own: list[dict[str, Any]],
+    state: ServerState,
+    caller: Caller,
+) -> None:
     with writing(state.sessions) as session:
         session.add(
             StoredResponse(

@@ -6,12 +6,13 @@ A failure before the first piece becomes an HTTP status; a caller who goes away 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunewise.server.database import reading
-from tunewise.server.errors import ApiError
+from tunewise.server.errors import ApiError, disk_is_full
 from tunewise.server.ids import new_id
 from tunewise.server.inference.protocol import (
     Done,
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Event = Piece | Done
 
+log = logging.getLogger("tunewise.server")
+
+NOT_STORED = {"x-tunewise-warning": "the server's disk is full: the answer is not stored"}
+"""Headers of an answer that was to be stored and is not."""
 RETRY_AFTER_S = 2
 """What a client is told to wait when too many requests wait already."""
 
@@ -68,6 +73,21 @@ def refusal(
             headers={"Retry-After": str(RETRY_AFTER_S)},
         )
     return ApiError(500, failed.message, code=failed.code, type="server_error")
+
+
+def kept(keep: Callable[[], None]) -> bool:
+    """Store an answer that is computed already; whether there was a place for it.
+
+    An answer that cannot be kept is sent all the same: it has cost its tokens.
+    """
+    try:
+        keep()
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        log.error("the disk is full: an answer was sent and not stored")
+        return False
+    return True
 
 
 class EngineFailure(Exception):

@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tunewise.server.database import now, reading, writing
+from tunewise.server.errors import told
 from tunewise.server.jobs.checking import check
 from tunewise.server.jobs.ending import fail, succeed
 from tunewise.server.jobs.ingest import EventFile, ingest
@@ -99,9 +100,9 @@ class JobQueue:
             bell.clear()
             try:
                 seconds = EVERY_SECONDS if target() else IDLE_SECONDS
-            except Exception:
+            except Exception as error:
                 if not self._stopping.is_set():
-                    log.exception("the queue of jobs failed; it tries again")
+                    told(error, "the queue of jobs failed")
                 seconds = RETRY_SECONDS
             bell.wait(seconds)
 
