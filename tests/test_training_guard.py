@@ -47,7 +47,7 @@ def job(model, tmp_path):
         model=str(model),
         examples=word_examples(24),
         dev=[],
-        fine_tune=FineTune(batch_size=8, lora={"rank": 4}),
+        fine_tune=FineTune(batch_size=8, precision="float32", lora={"rank": 4}),
         learning_rate=1e-2,
         epochs=1,
         seed=1,

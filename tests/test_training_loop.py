@@ -48,7 +48,7 @@ def job(model, tmp_path):
         model=str(model),
         examples=EXAMPLES[:32],
         dev=EXAMPLES[32:],
-        fine_tune=FineTune(batch_size=8, lora={"rank": 8}),
+        fine_tune=FineTune(batch_size=8, precision="float32", lora={"rank": 8}),
         learning_rate=1e-2,
         epochs=4,
         seed=1,
@@ -96,7 +96,9 @@ def test_a_run_learns_and_leaves_its_files(job):
 
 
 def test_the_weights_of_the_last_epochs_can_stay(job):
-    job = replace(job, keep_epochs=2, fine_tune=FineTune(batch_size=16, lora={"rank": 8}))
+    job = replace(
+        job, keep_epochs=2, fine_tune=FineTune(batch_size=16, lora={"rank": 8}, precision="float32")
+    )
     events = []
     result = train(job, events.append)
     saved = [e for e in events if e["event"] == "epoch_saved"]

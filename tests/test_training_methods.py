@@ -57,7 +57,7 @@ def job(model, tmp_path):
         model=str(model),
         examples=PAIRS[:24],
         dev=PAIRS[24:32],
-        fine_tune=FineTune(method="dpo", batch_size=8, lora={"rank": 8}),
+        fine_tune=FineTune(method="dpo", batch_size=8, lora={"rank": 8}, precision="float32"),
         learning_rate=1e-2,
         epochs=3,
         seed=1,
@@ -68,7 +68,10 @@ def job(model, tmp_path):
 
 def tuned(job, method, **options):
     return replace(
-        job, fine_tune=FineTune(method=method, batch_size=8, lora={"rank": 8}, **options)
+        job,
+        fine_tune=FineTune(
+            method=method, batch_size=8, lora={"rank": 8}, precision="float32", **options
+        ),
     )
 
 
@@ -364,9 +367,9 @@ def test_pretraining_packs_documents_to_the_limit(job):
 
 def test_options_of_other_methods_do_not_change_a_job_s_key(job):
     assert replace(job, fine_tune=job.fine_tune).key == job.key
-    other = FineTune(method="dpo", batch_size=8, lora={"rank": 8}, kto={"beta": 3})
+    other = job.fine_tune.model_copy(update={"kto": FineTune(kto={"beta": 3}).kto})
     assert replace(job, fine_tune=other).key == job.key
-    other = FineTune(method="dpo", batch_size=8, lora={"rank": 8}, dpo={"beta": 3})
+    other = job.fine_tune.model_copy(update={"dpo": FineTune(dpo={"beta": 3}).dpo})
     assert replace(job, fine_tune=other).key != job.key
 
 

@@ -44,6 +44,8 @@ class LoadedModel:
         pad_id: a token for padding that differs from all ``end_ids`` where the vocabulary has one,
             so that training on the end token survives the masking of padding.
         plain_template: the model brought no chat template.
+        adapters: revisions of those attached, in the order of their loading.
+        active: the one that is switched on.
     """
 
     name: str
@@ -58,11 +60,11 @@ class LoadedModel:
     plain_template: bool
     lock: threading.RLock = field(default_factory=threading.RLock)
     active: str | None = None
-    adapters: Adapters = field(init=False)
-    _attached: set[str] = field(init=False, default_factory=set)
+    adapters: list[str] = field(default_factory=list)
+    _switch: Adapters = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.adapters = Adapters(self.model)
+        self._switch = Adapters(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -89,14 +91,14 @@ class LoadedModel:
         require_safetensors(adapter, WEIGHTS)
         revision = revision_of(adapter, ADAPTER_FILES)
         with self.lock:
-            if revision not in self._attached:
+            if revision not in self.adapters:
                 self._load_adapter(adapter, _adapter_name(revision))
-                self._attached.add(revision)
+                self.adapters.append(revision)
         return revision
 
     def _load_adapter(self, adapter: Path, name: str) -> None:
         try:
-            self.adapters.load(adapter, name)
+            self._switch.load(adapter, name)
         except ImportError as error:
             raise import_failed("An adapter", "local", error) from error
         except ModelError as error:
@@ -114,7 +116,7 @@ class LoadedModel:
         """Hold the model with this adapter (or none) switched on; others wait."""
         with self.lock:
             if self.active != adapter:
-                self.adapters.use(None if adapter is None else _adapter_name(adapter))
+                self._switch.use(None if adapter is None else _adapter_name(adapter))
                 self.active = adapter
             yield
 
