@@ -313,7 +313,14 @@ def test_the_other_clients(done: Done) -> None:
     v1 = f"{running.root}/openai/v1"
     for base_url in (v1, f"{running.root}/api/projects/acme/openai/v1"):
         with client(running._replace(base_url=base_url)) as plain:
-            assert done.job_id in [job.id for job in plain.fine_tuning.jobs.list()]
+            [job] = [job for job in plain.fine_tuning.jobs.list() if job.id == done.job_id]
+            assert job.fine_tuned_model == done.model == plain.models.retrieve(done.model).id
+            assert done.model in {model.id for model in plain.models.list()}
+            points = plain.fine_tuning.jobs.checkpoints.list(job.id).data
+            assert all(p.fine_tuned_model_checkpoint.startswith(done.model) for p in points)
+            events = [e.message for e in plain.fine_tuning.jobs.list_events(job.id, limit=100)]
+            assert any(done.model in text for text in events)
+            assert not any("ft:" in text for text in events)
             file = plain.files.create(file=("a.jsonl", chats()), purpose="fine-tune")
             assert plain.files.retrieve(file.id).status == "processed"
             job = plain.fine_tuning.jobs.create(

@@ -159,6 +159,7 @@ def test_statuses(session: Session, ours: str, theirs: str) -> None:
     shown = objects.job_object(job, "acme")
     assert shown["status"] == theirs and None not in shown.values()
     assert set(shown["hyperparameters"].values()) == {-1}
+    assert objects.v1_job_object(job, "acme")["status"] == ours
 
 
 def test_a_server_goes_on_deploying_where_a_killed_one_was(tmp_path: Path) -> None:

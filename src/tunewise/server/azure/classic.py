@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from tunewise.server import files, uploads
-from tunewise.server.access import CallerDep
+from tunewise.server.access import Caller, CallerDep
 from tunewise.server.azure import copies, names, objects
 from tunewise.server.azure.imports import FileImport, import_file
 from tunewise.server.azure.training import AzureJob, create_job
@@ -28,11 +28,10 @@ from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError, as_api_error
 from tunewise.server.idempotency import idempotent
 from tunewise.server.jobs import service
-from tunewise.server.jobs.api import After, Limit, answering
 from tunewise.server.jobs.resolve import remove, resolve, visible
-from tunewise.server.jobs.tables import Job, JobEvent, TunedModel
+from tunewise.server.jobs.routes import answering, job_routes
+from tunewise.server.jobs.tables import Job, TunedModel
 from tunewise.server.jobs.training_files import TrainingFileError
-from tunewise.server.paging import page
 from tunewise.server.state import ServerState, StateDep
 
 router = APIRouter(prefix="/openai", tags=["azure"], dependencies=[Depends(require_version)])
@@ -84,31 +83,6 @@ def create(asked: AzureJob, request: Request, state: StateDep, caller: CallerDep
     return _created(request, answer)
 
 
-@router.get("/fine_tuning/jobs")
-def list_jobs(
-    state: StateDep, caller: CallerDep, after: After = None, limit: Limit = 20
-) -> dict[str, Any]:
-    """The project's jobs, newest first."""
-    with reading(state.sessions) as session:
-        found = page(
-            session,
-            Job,
-            owner=[Job.project == caller.project],
-            where=[Job.deleted_at.is_(None)],
-            after=after,
-            limit=limit,
-        )
-    return found.as_list(lambda job: objects.job_object(job, state.settings.organization))
-
-
-@router.get("/fine_tuning/jobs/{job_id}")
-def retrieve(job_id: str, state: StateDep, caller: CallerDep) -> dict[str, Any]:
-    """One job."""
-    with answering(), reading(state.sessions) as session:
-        job = service.find(session, caller.project, job_id)
-    return objects.job_object(job, state.settings.organization)
-
-
 @router.delete("/fine_tuning/jobs/{job_id}", status_code=204)
 def delete_job(job_id: str, state: StateDep, caller: CallerDep) -> Response:
     """Forget a job that is over; its models stay."""
@@ -117,56 +91,7 @@ def delete_job(job_id: str, state: StateDep, caller: CallerDep) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/fine_tuning/jobs/{job_id}/cancel")
-def cancel(job_id: str, state: StateDep, caller: CallerDep) -> dict[str, Any]:
-    """End a job for good."""
-    return _change(state, caller.project, job_id, service.cancel)
-
-
-@router.post("/fine_tuning/jobs/{job_id}/pause")
-def pause(job_id: str, state: StateDep, caller: CallerDep) -> dict[str, Any]:
-    """Let a job make a checkpoint and stop."""
-    return _change(state, caller.project, job_id, service.pause)
-
-
-@router.post("/fine_tuning/jobs/{job_id}/resume")
-def resume(job_id: str, state: StateDep, caller: CallerDep) -> dict[str, Any]:
-    """Let a paused job go on."""
-    return _change(state, caller.project, job_id, service.resume)
-
-
-@router.get("/fine_tuning/jobs/{job_id}/events")
-def list_events(
-    job_id: str, state: StateDep, caller: CallerDep, after: After = None, limit: Limit = 20
-) -> dict[str, Any]:
-    """What happened to a job, newest first."""
-    with answering(), reading(state.sessions) as session:
-        job = service.find(session, caller.project, job_id)
-        owner = [JobEvent.job_id == job.id]
-        found = page(session, JobEvent, owner=owner, after=after, limit=limit)
-    return found.as_list(
-        lambda event: objects.event_object(event, job, state.settings.organization)
-    )
-
-
-@router.get("/fine_tuning/jobs/{job_id}/checkpoints")
-def list_checkpoints(
-    job_id: str, state: StateDep, caller: CallerDep, after: After = None, limit: Limit = 10
-) -> dict[str, Any]:
-    """The weights after each of the last epochs, newest first."""
-    with answering(), reading(state.sessions) as session:
-        job = service.find(session, caller.project, job_id)
-        found = page(
-            session,
-            TunedModel,
-            owner=[TunedModel.job_id == job.id, TunedModel.step.is_not(None)],
-            where=[TunedModel.deleted_at.is_(None)],
-            after=None if after is None else names.our_checkpoint_id(after),
-            limit=limit,
-        )
-    return found.as_list(lambda model: objects.checkpoint_object(model, job))
-
-
+router.include_router(job_routes(objects.CLASSIC))
 router.add_api_route(copies.PATH, copies.create, methods=["POST"])
 router.add_api_route(copies.PATH, copies.show, methods=["GET"])
 
@@ -193,11 +118,16 @@ def retrieve_model(model: str, state: StateDep, caller: CallerDep) -> dict[str, 
 @router.delete("/models/{model:path}", status_code=204)
 def delete_model(model: str, state: StateDep, caller: CallerDep) -> Response:
     """Delete a fine-tuned model of the project that is not deployed, and its weights."""
+    delete_tuned(model, state, caller)
+    return Response(status_code=204)
+
+
+def delete_tuned(model: str, state: ServerState, caller: Caller) -> None:
+    """Delete a tuned model by its name here or at OpenAI."""
     with writing(state.sessions) as session:
         tuned = names.tuned_model(session, model)
         folder = remove(session, caller, tuned.name if tuned else model)
     shutil.rmtree(folder, ignore_errors=True)
-    return Response(status_code=204)
 
 
 @contextmanager
@@ -208,16 +138,6 @@ def _rows_checked(param: str) -> Iterator[None]:
     except TrainingFileError as error:
         text = as_api_error(error).message
         raise ApiError(400, text, code="invalid_training_file", param=param) from None
-
-
-def _change(
-    state: ServerState, project: str, job_id: str, change: Callable[[Session, str, str], Job]
-) -> dict[str, Any]:
-    with answering(), writing(state.sessions) as session:
-        job = change(session, project, job_id)
-        shown = objects.job_object(job, state.settings.organization)
-    state.jobs.wake()
-    return shown
 
 
 def _models(session: Session, state: ServerState, wanted: list[str]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError
 from tunewise.server.ids import new_id
 from tunewise.server.jobs import permissions, service
-from tunewise.server.jobs.api import answering
+from tunewise.server.jobs.routes import answering
 from tunewise.server.jobs.tables import Job, TunedModel
 from tunewise.server.state import StateDep
 from tunewise.server.tables import Project

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunewise.server.azure.names import checkpoint_id, model_name
+from tunewise.server.azure.names import checkpoint_id, model_name, our_checkpoint_id
 from tunewise.server.jobs import schema
 from tunewise.server.jobs.hyperparameters import AUTO
+from tunewise.server.jobs.routes import Dialect
 from tunewise.server.jobs.story import model_name as our_model_name
 from tunewise.server.jobs.tables import Job, JobEvent, TunedModel
 
@@ -38,10 +39,25 @@ def job_object(job: Job, organization: str) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value is not None}
 
 
+def v1_job_object(job: Job, organization: str) -> dict[str, Any]:
+    """A job as ``/openai/v1`` shows it: OpenAI's object, with Azure's status and name."""
+    shown = schema.job_object(job, organization)
+    shown["status"] = job.status
+    if job.fine_tuned_model is not None:
+        shown["fine_tuned_model"] = model_name(job)
+    return shown
+
+
 def event_object(event: JobEvent, job: Job, organization: str) -> dict[str, Any]:
     """An event as ``FineTuningJobEvent``; models in its text have Azure's names."""
-    shown = schema.event_object(event)
+    shown = v1_event_object(event, job, organization)
     shown["level"] = LEVELS.get(event.level, event.level)
+    return shown
+
+
+def v1_event_object(event: JobEvent, job: Job, organization: str) -> dict[str, Any]:
+    """An event as ``/openai/v1`` shows it: OpenAI's object, with Azure's names in its text."""
+    shown = schema.event_object(event)
     ours = our_model_name(job, organization).removesuffix(job.tail)  # of checkpoints too
     pattern = rf"{re.escape(ours)}[A-Za-z0-9]{{{len(job.tail)}}}"
     shown["message"] = re.sub(pattern, lambda _: model_name(job), event.message)
@@ -88,3 +104,8 @@ def model_object(
     else:
         shown |= {"model": tuned.model, "fine_tune": tuned.job_id}
     return shown
+
+
+CLASSIC = Dialect(job_object, event_object, checkpoint_object, our_checkpoint_id)
+V1 = Dialect(v1_job_object, v1_event_object, checkpoint_object, our_checkpoint_id)
+"""OpenAI's shapes at Azure: its names, its ids of checkpoints, its word for a paused job."""

@@ -1,7 +1,7 @@
 """``/openai/v1/…`` and ``/api/projects/{project}/openai/v1/…``: OpenAI's own shapes, at Azure.
 
-All of ``/v1``, with what Azure adds: files by URL, deletion of jobs, copies of checkpoints, and
-``trainingType``.
+All of ``/v1``, with Azure's names of models and what it adds: files by URL, deletion of jobs,
+copies of checkpoints, and ``trainingType``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from tunewise.server import files, graders_api, models_api, uploads
+from tunewise.server import files, graders_api, uploads
 from tunewise.server.access import CallerDep
-from tunewise.server.azure import copies
-from tunewise.server.azure.classic import delete_job
+from tunewise.server.azure import copies, objects
+from tunewise.server.azure.classic import (
+    delete_job,
+    delete_tuned,
+    list_models,
+    retrieve_model,
+)
 from tunewise.server.azure.imports import import_file
 from tunewise.server.azure.training import AzureJob, create_job
 from tunewise.server.azure.versions import refuse_version
@@ -23,12 +28,15 @@ from tunewise.server.chat import chat, completions, embeddings, responses
 from tunewise.server.database import writing
 from tunewise.server.idempotency import idempotent
 from tunewise.server.jobs import api as jobs_api
-from tunewise.server.jobs.schema import job_object
+from tunewise.server.jobs.routes import answering, job_routes
 from tunewise.server.state import StateDep
 
 _own = APIRouter(prefix="/v1", tags=["azure"])
 _own.add_api_route("/files/import", import_file, methods=["POST"], status_code=201)
 _own.add_api_route("/fine_tuning/jobs/{job_id}", delete_job, methods=["DELETE"], status_code=204)
+_own.include_router(job_routes(objects.V1))
+_own.add_api_route("/models", list_models, methods=["GET"])
+_own.add_api_route("/models/{model:path}", retrieve_model, methods=["GET"])
 _own.add_api_route(copies.PATH, copies.create, methods=["POST"])
 _own.add_api_route(copies.PATH, copies.show, methods=["GET"])
 
@@ -38,15 +46,22 @@ def create_azure_job(
     asked: AzureJob, request: Request, state: StateDep, caller: CallerDep
 ) -> Response:
     """Make a job from a file that was uploaded."""
-    with jobs_api.answering(), writing(state.sessions) as session:
+    with answering(), writing(state.sessions) as session:
 
         def make() -> dict[str, Any]:
             job = create_job(session, state.settings, caller.project, asked)
-            return job_object(job, state.settings.organization)
+            return objects.v1_job_object(job, state.settings.organization)
 
         answer = idempotent(session, caller, request, make)
     state.jobs.wake()
     return answer
+
+
+@_own.delete("/models/{model:path}")
+def delete_model(model: str, state: StateDep, caller: CallerDep) -> dict[str, Any]:
+    """Delete a fine-tuned model of the project, and its weights."""
+    delete_tuned(model, state, caller)
+    return {"id": model, "object": "model", "deleted": True}
 
 
 _all = APIRouter(dependencies=[Depends(refuse_version)])
@@ -55,8 +70,7 @@ for _router in (
     files.router,
     uploads.router,
     batches_api.routes,
-    models_api.router,
-    jobs_api.router,
+    jobs_api.others,
     graders_api.router,
     chat.router,
     completions.router,
