@@ -55,6 +55,15 @@ def shared() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder with real models; tests that need one skip where it is not named."""
+    folder = os.environ.get("TUNEWISE_REAL_MODELS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("real models are not here (name their folder in TUNEWISE_REAL_MODELS)")
+    return Path(folder)
+
+
 @pytest.fixture(autouse=True)
 def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the workspace of whoever runs it."""

@@ -178,8 +178,7 @@ def test_templates_without_tools_or_system_still_show_them() -> None:
     )
     system = {"role": "system", "content": "Be brief."}
     assert render_prompt(tokenizer, [system, user]) == "[Be brief.\n\nHi]"
-    with pytest.raises(ModelError, match="no system"):
-        render_prompt(tokenizer, [user, system])
+    assert render_prompt(tokenizer, [user, system]) == "[Hi][Be brief.]"
 
 
 @pytest.mark.parametrize(

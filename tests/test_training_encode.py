@@ -172,7 +172,7 @@ def test_an_end_outside_the_marks_is_learnt_all_the_same():
 
 def test_the_audit_finds_a_template_that_changes_the_answer():
     loud = _CHATML.replace("m.content", "(m.content | upper)")
-    assert codes(encoder(loud), word_examples(3)) == {"template_changes_text": 3}
+    assert codes(encoder(loud), word_examples(3)) == {"not_rendered": 3}
 
 
 def test_the_audit_finds_the_prompt_in_the_loss():

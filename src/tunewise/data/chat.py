@@ -11,6 +11,9 @@ from typing import Any
 Message = Mapping[str, Any]
 """A chat message: ``{"role": …, "content": …}``, optional ``tool_calls``, ``name``, ``weight``."""
 
+TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
+"""Types of content parts that are text; a model of text alone cannot be given any other."""
+
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while something long goes on."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -85,7 +86,23 @@ def _message_text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str) and len(message) == 2:
         return f"{message['role']}\x1f{content}"
-    return json.dumps(message, sort_keys=True)
+    calls = message.get("tool_calls")
+    kept = {k: v for k, v in message.items() if k not in ("tool_calls", "tool_call_id")}
+    # Ids of calls say nothing: two rows may want the same call under two ids.
+    return json.dumps(kept, sort_keys=True) + (calls_text(calls) if calls else "")
+
+
+def calls_text(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Tool calls as text to compare by: names and arguments, whatever form and ids they have."""
+    found = []
+    for call in calls:
+        function = call.get("function") or {}
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(arguments)
+        found.append([function.get("name"), arguments])
+    return json.dumps(found, sort_keys=True, ensure_ascii=False)
 
 
 def word_hashes(found: Sequence[str]) -> list[int]:

@@ -18,10 +18,16 @@ class LabelCounts:
     def __init__(self) -> None:
         self._counts: Counter[str] | None = Counter()
         self._rows = 0
+        self._texts = True
 
-    def add(self, answer: str) -> None:
-        """Count one answer. Memory stays bounded: too many or too long, and counting ends."""
+    def add(self, answer: str, *, is_text: bool = True) -> None:
+        """Count one answer. Memory stays bounded: too many or too long, and counting ends.
+
+        Args:
+            is_text: False for tool calls written as text: they may all be alike, but are no labels.
+        """
         self._rows += 1
+        self._texts = self._texts and is_text
         if self._counts is None:
             return
         label = answer.strip()
@@ -35,7 +41,8 @@ class LabelCounts:
 
         A set of labels is small if it has at least 3 rows a label on average, and two labels.
         """
-        if not self._counts or len(self._counts) < 2 or self._rows < 3 * len(self._counts):
+        few = self._counts is not None and self._rows >= 3 * len(self._counts)
+        if not self._counts or len(self._counts) < 2 or not few or not self._texts:
             return None
         return dict(self._counts.most_common())
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunewise.data.chat import Message, text_of
+from tunewise.data.chat import TEXT_PARTS, Message, text_of
 from tunewise.errors import ModelError
+from tunewise.models.template_forms import Forms, forms_of, require_kept, written_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,12 +37,6 @@ A last assistant message ends with the end-of-sequence token, so that training t
 PLAIN_STOP = ("\nUser:", "\nAssistant:", "\nTool:")
 """An untrained base model goes on with the next turn by itself; the answer ends there."""
 
-_TOOLS_INTRODUCTION = (
-    "You may call these functions. To call one, answer with only "
-    '<tool_call>{"name": "NAME", "arguments": {…}}</tool_call>\n'
-)
-_TAGGED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
-
 
 def render_prompt(
     tokenizer: PreTrainedTokenizerBase,
@@ -52,8 +47,8 @@ def render_prompt(
 ) -> str:
     """The conversation as one text, by the tokenizer's chat template (special tokens included).
 
-    A template without a place for tools gets them as text in the system message; one that refuses
-    a system message gets it at the head of the first user message.
+    Everything that the messages hold is in the text, in the form that the template keeps
+    (``template_forms.py``), or the conversation is refused.
 
     Args:
         tokenizer: with a ``chat_template`` (``load_local`` sees to that).
@@ -62,28 +57,25 @@ def render_prompt(
         ask: end with the head of an assistant message, for the model to continue.
 
     Raises:
-        ModelError: when the template refuses the conversation.
+        ModelError: the template refuses the conversation, or something of a message would be lost;
+            names the message.
     """
-    from jinja2 import TemplateError
-
-    plain = [_plain(message) for message in messages]
-    offered = [dict(tool) for tool in tools] or None
-    if offered and "tools" not in str(tokenizer.chat_template):
-        text = _TOOLS_INTRODUCTION + "\n".join(json.dumps(t, ensure_ascii=False) for t in offered)
-        plain, offered = _with_system(plain, text), None
+    plain = plain_messages(messages)
+    forms = template_forms(tokenizer)
     try:
-        return _apply(tokenizer, plain, offered, ask)
-    except TemplateError as error:
-        merged = _without_system(plain)
-        if merged is not None:
-            try:
-                return _apply(tokenizer, merged, offered, ask)
-            except TemplateError:
-                pass
+        text = _apply(tokenizer, *written_in(forms, plain, tools), ask)
+    except Exception as error:  # a template raises what it pleases for what it does not expect
         raise ModelError(
             f"the model's chat template refuses this conversation: {error}",
             hint="Check the order of roles: most templates want user and assistant in turn.",
         ) from error
+    require_kept(forms, plain, text)
+    return text
+
+
+def template_forms(tokenizer: PreTrainedTokenizerBase) -> Forms:
+    """How each field of a message is written for this tokenizer's chat template."""
+    return forms_of(tokenizer, lambda messages, tools, ask: _apply(tokenizer, messages, tools, ask))
 
 
 def _apply(
@@ -98,45 +90,37 @@ def _apply(
     return str(text)
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    """Text content, arguments as objects (templates write them as JSON), no training marks."""
+def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages with one text as content, and what else templates read; no training marks.
+
+    Raises:
+        ModelError: a part of a message's content is no text.
+    """
+    return [_plain(message, number) for number, message in enumerate(messages, start=1)]
+
+
+def _plain(message: Message, number: int) -> dict[str, Any]:
+    content = message.get("content")
+    for place, part in enumerate(content if isinstance(content, list) else (), start=1):
+        kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+        if kind not in TEXT_PARTS:
+            raise ModelError(
+                f"message {number} ({message.get('role')}): part {place} is of the type {kind!r}, "
+                "and this model reads text alone",
+                hint="Use a model that reads such parts, or take them out of the row.",
+            )
     role = message.get("role")
     result: dict[str, Any] = {
         "role": "system" if role == "developer" else role,
         "content": text_of(message),
     }
-    for key in ("name", "tool_call_id"):
-        if key in message:
+    for key in ("name", "tool_call_id", "reasoning_content", "tool_calls"):
+        if message.get(key):
             result[key] = message[key]
-    calls = message.get("tool_calls")
-    if calls:
-        result["tool_calls"] = [_call_with_object(call) for call in calls]
     return result
 
 
-def _call_with_object(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call.get("function") or {})
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            function["arguments"] = json.loads(arguments)
-        except json.JSONDecodeError:
-            function["arguments"] = arguments
-    return {**call, "type": call.get("type", "function"), "function": function}
-
-
-def _with_system(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    if messages and messages[0]["role"] == "system":
-        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}
-        return [first, *messages[1:]]
-    return [{"role": "system", "content": text}, *messages]
-
-
-def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return None
-    content = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{**messages[1], "content": content}, *messages[2:]]
+_TAGGED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
 
 def parse_tool_calls(text: str) -> tuple[str, tuple[dict[str, Any], ...]]:

@@ -15,10 +15,13 @@ from typing import Any, Literal
 
 from tunewise.data.chat import Example, Message
 from tunewise.errors import DataError, ModelError
-from tunewise.models.chat_format import render_prompt
+from tunewise.models.chat_format import plain_messages, render_prompt, template_forms
+from tunewise.models.template_forms import written_in
 from tunewise.training.rows import EncodedRow
 
 Trained = Literal["answers", "all_assistant", "all"]
+
+_THOUGHT_OPENS, _THOUGHT_CLOSES = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class Encoder:
     def _by_prefix(
         self, messages: tuple[Message, ...], turns: list[int], example: Example
     ) -> tuple[list[int], list[Span]] | None:
-        whole = self._render(messages, example)
+        whole = self._whole(messages, turns, example)
         borders: list[int] = []  # in characters: where each answer starts and ends
         for turn in turns:
             prompt = self._render(messages[:turn], example, ask=True)
@@ -153,6 +156,28 @@ class Encoder:
             ids += self._tokens(whole[start:end])
             ends.append(len(ids))
         return ids, [Span(t, ends[2 * i], ends[2 * i + 1]) for i, t in enumerate(turns)]
+
+    def _whole(self, messages: tuple[Message, ...], turns: list[int], example: Example) -> str:
+        """The conversation as text, as it goes on from what the model is asked with.
+
+        Some heads (DeepSeek R1, QwQ) open a thought: they end with ``<think>``, while an answer
+        in the conversation stands without it. What the model is to write after such a head is the
+        answer's thought, or nothing, then the closing tag and the answer.
+        """
+        if not turns or turns[-1] != len(messages) - 1:
+            return self._render(messages, example)
+        prompt = self._render(messages[:-1], example, ask=True)
+        head, opened, rest = prompt.rpartition(_THOUGHT_OPENS)
+        if not opened or rest.strip():
+            return self._render(messages, example)
+        answer = dict(messages[-1])
+        thoughts = str(answer.pop("reasoning_content", None) or "").strip()
+        whole = self._render((*messages[:-1], answer), example)
+        if whole.startswith(prompt) or not whole.startswith(head):
+            return self._render(messages, example)
+        written = whole[len(head) :].lstrip()
+        gap = f"{thoughts}\n" if thoughts else ""
+        return f"{prompt}{gap}{_THOUGHT_CLOSES}\n\n{written}"
 
     def _end_of(self, messages: tuple[Message, ...], whole: str, example: Example) -> int:
         """Where in ``whole`` the last of ``messages`` ends; -1 if it is rendered otherwise there.
@@ -182,26 +207,35 @@ class Encoder:
     def _by_marks(
         self, messages: tuple[Message, ...], turns: list[int], example: Example
     ) -> tuple[list[int], list[Span]] | None:
-        marks = _Marks(self.tokenizer)
-        self._render(messages, example, tokenizer=marks)
+        written, tools = written_in(
+            template_forms(self.tokenizer), plain_messages(messages), example.tools
+        )
+        marked = self.tokenizer.apply_chat_template(
+            written,
+            tools=tools,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        ids, mask = list(marked["input_ids"]), list(marked["assistant_masks"])
         runs: list[tuple[int, int]] = []
-        for j, inside in enumerate(marks.mask):
-            if inside and (j == 0 or not marks.mask[j - 1]):
+        for j, inside in enumerate(mask):
+            if inside and (j == 0 or not mask[j - 1]):
                 runs.append((j, j + 1))
             elif inside:
                 runs[-1] = (runs[-1][0], j + 1)
         answers = [i for i, m in enumerate(messages) if m.get("role") == "assistant"]
         if len(runs) != len(answers):
             return None
-        return marks.ids, [
-            Span(m, *run) for m, run in zip(answers, runs, strict=True) if m in turns
-        ]
+        return ids, [Span(m, *run) for m, run in zip(answers, runs, strict=True) if m in turns]
 
     def _to_end_of_turn(self, ids: list[int], span: Span) -> Span:
         """End the span with its end-of-turn token: no line break after it, and not without it."""
         for j in range(span.end - 1, span.start - 1, -1):
             if ids[j] in self.end_ids:
                 return Span(span.message, span.start, j + 1)
+            if self.tokenizer.decode([ids[j]]).strip():
+                break  # an end token before more text is part of the answer
         if span.end < len(ids) and ids[span.end] in self.end_ids:
             return Span(span.message, span.start, span.end + 1)
         return span
@@ -213,36 +247,13 @@ class Encoder:
             return list(self._fast.encode(text, add_special_tokens=False).ids)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _render(
-        self,
-        messages: Sequence[Message],
-        example: Example,
-        *,
-        ask: bool = False,
-        tokenizer: Any = None,
-    ) -> str:
+    def _render(self, messages: Sequence[Message], example: Example, *, ask: bool = False) -> str:
         try:
-            return render_prompt(tokenizer or self.tokenizer, messages, example.tools, ask=ask)
+            return render_prompt(self.tokenizer, messages, example.tools, ask=ask)
         except ModelError as error:
             raise DataError(
                 f"row {example.id!r}: {error.message}", where=example.source, hint=error.hint
             ) from error
-
-
-class _Marks:
-    """Stands in for a tokenizer where text is rendered, and notes tokens and marks instead."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.chat_template = tokenizer.chat_template
-        self._tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.mask: list[int] = []
-
-    def apply_chat_template(self, messages: Any, **options: Any) -> str:
-        options |= {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
-        rendered = self._tokenizer.apply_chat_template(messages, **options)
-        self.ids, self.mask = list(rendered["input_ids"]), list(rendered["assistant_masks"])
-        return ""
 
 
 def _weight(message: Message, example: Example) -> float:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from tunewise.data.chat import Example, text_of
 from tunewise.data.findings import Finding, FindingBook, Severity
-from tunewise.errors import TrainingError
+from tunewise.errors import DataError, TrainingError
+from tunewise.models.chat_format import template_forms
+from tunewise.models.template_forms import missing_field
 from tunewise.training.encode import Encoder
 from tunewise.training.items import Items
 from tunewise.training.rows import EncodedRow
@@ -30,7 +32,7 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
     ),
     "template_changes_text": (
         "error",
-        "the answer's text does not come back from its tokens: the template drops or changes it",
+        "the answer does not come back whole from the tokens that are learnt",
         "Use the template that belongs to this model, or another model.",
     ),
     "unknown_characters": (
@@ -115,9 +117,6 @@ def encode_and_audit(
 
     Returns:
         The rows that fit, each an item, in order, and the findings, errors first.
-
-    Raises:
-        DataError: when a row cannot be encoded at all.
     """
     items, book = Items(), FindingBook()
     for number, example in enumerate(examples):
@@ -130,12 +129,16 @@ def encode_and_audit(
 def audited_row(
     encoder: Encoder, example: Example, max_length: int | None, book: FindingBook
 ) -> EncodedRow | None:
-    """One row, encoded, with what is wrong with it noted in ``book``; None if it is too long.
+    """One row, encoded, with what is wrong with it noted in ``book``.
 
-    Raises:
-        DataError: when it cannot be encoded at all.
+    None if it is too long, or cannot be rendered whole.
     """
-    row = encoder.encode(example)
+    try:
+        row = encoder.encode(example)
+    except DataError as error:
+        fix = error.hint or "Correct the row, or take it out."
+        book.add("not_rendered", example.source or example.id, "error", error.message, fix)
+        return None
     if max_length is not None and len(row.ids) > max_length:
         note_too_long(book, row.id, len(row.ids), max_length)
         return None
@@ -179,11 +182,12 @@ def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[st
         return problems
     if trained[-1] not in encoder.end_ids:
         problems.append("end_of_turn_not_trained")
-    text = tokenizer.decode(trained, skip_special_tokens=True)
+    text = tokenizer.decode(trained)
     answer = example.answer.strip()
+    forms = template_forms(tokenizer)
     if not answer and not example.target.get("tool_calls"):
         problems.append("empty_answer")
-    if answer and not has_unknown and _squeezed(answer) not in _squeezed(text):
+    if not has_unknown and missing_field(forms, example.target, text):
         problems.append("template_changes_text")
     elif encoder.trained == "answers":
         asked = [text_of(m).strip() for m in example.prompt if m.get("role") == "user"]
