@@ -26,7 +26,7 @@ ROW = b'{"id": "row-1", "score": 1}\n'
         (b'{"score": 1}\n', [":1:", "no `id`", '{"id"']),
         (b'[{"id": "row-1", "score": 1}]', [":1:", "not a JSON object"]),
         (b'{"id": "row-1", "score": 85}\n', [":1:", "between 0 and 1"]),
-        (b'{"id": "row-1", "score": NaN}\n', [":1:", "between 0 and 1"]),
+        (b'{"id": "row-1", "score": NaN}\n', [":1:", "NaN is not a JSON value"]),
         (ROW + ROW, [":2:", "two answers", "zero_shot.jsonl:1"]),
         (b'{"id": "row-1", "answer": "x"}\n', ["without data", "`data.examples`"]),
         (bytes(range(256)), [":1:", "NUL"]),

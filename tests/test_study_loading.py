@@ -164,7 +164,7 @@ def test_several_errors_at_once_by_line(folder: Path) -> None:
         ("a: " + "[" * 100_000, "", ["nested too deeply"]),
         ("a: " + "{a: " * 100_000, "", ["nested too deeply"]),
         ("".join(" " * k + "a:\n" for k in range(1200)), "", ["nested too deeply"]),
-        ("a: " + "9" * 5000, "", ["number"]),
+        ("a: " + "9" * 5000, "1:4", ["number"]),
         ("a: 1\n" * 300_000, "", ["1 MiB"]),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewise.data.chat import TEXT_PARTS, Example, Progress, text_of
-from tunewise.data.content import SharedText, calls_text, question_words
+from tunewise.data.content import SharedText, calls_text, question_words, same_answer
 from tunewise.data.findings import Finding, FindingBook, Problem, Severity
 from tunewise.data.labels import LabelCounts
 from tunewise.data.leaks import SPLITS, LeakCheck, Leaks
@@ -28,6 +28,7 @@ from tunewise.data.spool import Spool
 from tunewise.data.tokens import CountTokens, TokenCounts, TokenStats
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
+from tunewise.words import plural, some_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class AuditReport:
         findings: errors first.
         tokens: token counts of the rows.
         labels: how often each answer occurs, where the answers are a small set; else None.
+        spellings: the label that each other spelling of it stands for.
         leaks: leaks into the test rows; None where the data name no test rows.
         near_duplicates_checked: False where that was switched off.
         seconds: how long it took.
@@ -58,6 +60,7 @@ class AuditReport:
     findings: tuple[Finding, ...]
     tokens: TokenStats
     labels: dict[str, int] | None
+    spellings: dict[str, str]
     leaks: Leaks | None
     near_duplicates_checked: bool
     seconds: float
@@ -180,6 +183,7 @@ class _Run:
     rows: Counter[str] = field(default_factory=Counter)
     repeats: Repeats = field(default_factory=Repeats)
     without_system: int = 0
+    wanted: int = 0
     _files: array[int] = field(default_factory=lambda: array("I"))
     _lines: array[int] = field(default_factory=lambda: array("I"))
     _names: dict[str, int] = field(default_factory=dict)
@@ -197,7 +201,8 @@ class _Run:
         target = row.target
         answer = text_of(target) if target else ""
         calls = (target.get("tool_calls") if target else None) or ()
-        self.labels.add(answer + (calls_text(calls) if calls else ""), is_text=not calls)
+        said = answer + (calls_text(calls) if calls else "")
+        self.labels.add(said, row.source or row.id, is_text=not calls)
         if not answer or answer[-1].isspace():
             self._check_answer(row, answer)
         self._check_row(row)
@@ -250,6 +255,7 @@ class _Run:
                 "Use a hosted model that reads such parts, or take the rows out.",
             )
             break
+        self._check_preference(row, place)
         size = self.tokens.add(row)
         if self.max_tokens is not None and size > self.max_tokens:
             self.book.add(
@@ -267,6 +273,28 @@ class _Run:
                 "warning",
                 f"the text seems to hold {KINDS[kind]}, which a model can learn by heart",
                 "Remove or replace them before training or sending the file anywhere.",
+            )
+
+    def _check_preference(self, row: Example, place: str) -> None:
+        if row.desirable:
+            self.wanted += 1
+        elif row.desirable is False:
+            self.book.add(
+                "unwanted_answer",
+                place,
+                "info",
+                "the answer is labelled as not wanted: it is no reference, is never shown as an "
+                "example, and only the methods kto and reward learn from it",
+                "Nothing to do.",
+            )
+        if row.rejected is not None and same_answer(row.target, row.rejected):
+            self.book.add(
+                "same_answers",
+                place,
+                "warning",
+                "the wanted and the unwanted answer are the same: the row tells nothing",
+                "Leave the row out, or write another unwanted answer.",
+                safe_fix=True,
             )
 
     def report(self) -> AuditReport:
@@ -290,6 +318,7 @@ class _Run:
             findings=tuple(self.book.findings()),
             tokens=self.tokens.stats(),
             labels=self.labels.table(),
+            spellings=self.labels.spellings(),
             leaks=leaks,
             near_duplicates_checked=self.near_duplicates,
             seconds=0.0,
@@ -340,7 +369,7 @@ class _Run:
                     "warning" if mixed else "info",
                     self.without_system,
                     (),
-                    f"{self.without_system} of {n} rows have no system message",
+                    f"{some_of(self.without_system, n, 'row', 'has', 'have')} no system message",
                     "Use the same instructions in all rows."
                     if mixed
                     else "Nothing to do: the study's `prompt` is put before each row.",
@@ -357,6 +386,21 @@ class _Run:
                     "Give train and test as files of their own.",
                 )
             )
+        unwanted = self.book.count("unwanted_answer")
+        if (self.wanted or unwanted) and not (self.wanted and unwanted):
+            which = "wanted" if self.wanted else "not wanted"
+            self.book.put(
+                Finding(
+                    "one_class",
+                    "warning" if self.wanted else "error",
+                    self.wanted or unwanted,
+                    (),
+                    f"all labelled answers are {which}: `kto` learns from the difference",
+                    "Give rows of both kinds."
+                    if self.wanted
+                    else "Without wanted answers there is nothing to tune for or to test on.",
+                )
+            )
         if n < FEW_ROWS:
             self.book.put(
                 Finding(
@@ -364,7 +408,8 @@ class _Run:
                     "warning",
                     max(n, 1),
                     (),
-                    f"there are {n} rows; hosted services take no file with fewer than {FEW_ROWS}",
+                    f"the data have {plural(n, 'row')}; hosted services take no file with fewer "
+                    f"than {FEW_ROWS}",
                     "Collect more rows.",
                 )
             )

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from tunewise.data.chat import Example, Message
+from tunewise.data.chat import Example, Message, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,18 @@ def answer_text(example: Example) -> str:
     """What the model shall say, and what it shall not, as one text to compare by."""
     parts = [_message_text(m) for m in (example.target, example.rejected) if m is not None]
     return "\x1e".join([*parts, str(example.desirable)])
+
+
+def same_answer(one: Message | None, other: Message | None) -> bool:
+    """Whether two answers say the same: text without the space around it, and tool calls."""
+
+    def said(message: Message | None) -> object:
+        if message is None:
+            return None
+        calls = [call.get("function") for call in message.get("tool_calls") or ()]
+        return text_of(message).strip(), calls
+
+    return said(one) == said(other)
 
 
 def content_hash(example: Example) -> int:

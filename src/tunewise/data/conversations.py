@@ -159,6 +159,15 @@ READERS: Mapping[Format, Reader] = {
 }
 
 
+def answer_cell(row: Row, format: Format) -> object:
+    """What stands in the row's column of answers, where the format has one; else None."""
+    if format == "alpaca" or (format == "desirability" and "instruction" in row):
+        return row.get("output")
+    if format in ("pair", "desirability") and (pair := pair_of(row)):
+        return row[pair[1]]
+    return None
+
+
 def pair_of(row: Row) -> tuple[str, str] | None:
     """The columns of the question and of the answer, where the row has a usual pair."""
     for pair in PAIRS:

@@ -137,6 +137,11 @@ class FindingBook:
                 list(finding.rows[:SHOWN_ROWS]),
             )
 
+    def count(self, code: str) -> int:
+        """Rows with the finding ``code`` so far."""
+        entry = self._entries.get(code)
+        return entry.count if entry else 0
+
     def findings(self) -> list[Finding]:
         """All findings, errors first, then by count."""
         order: Mapping[str, int] = {"error": 0, "warning": 1, "info": 2}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tunewise.data.chat import Example
-from tunewise.data.content import content_hash, hash64
+from tunewise.data.content import content_hash, hash64, same_answer
 from tunewise.data.findings import OnProblem, Problem
 from tunewise.data.formats import to_row
 from tunewise.data.read import read_examples
@@ -31,8 +31,12 @@ class Fixes:
         return {"read": self.read, "written": self.written, "changes": dict(self.counts)}
 
 
-def fix(examples: Iterable[Example], fixes: Fixes) -> Iterator[Example]:
-    """The examples without exact repeats and empty answers, and with answers stripped.
+def fix(
+    examples: Iterable[Example], fixes: Fixes, spellings: Mapping[str, str] | None = None
+) -> Iterator[Example]:
+    """The examples without exact repeats, empty answers and pairs of one answer.
+
+    Answers are stripped at their end, and labels are written in one way.
 
     Repeats are looked for within a split: a test row that stands in train is a leak, and which of
     the two should go is for its owner to say.
@@ -40,7 +44,9 @@ def fix(examples: Iterable[Example], fixes: Fixes) -> Iterator[Example]:
     Args:
         examples: read with a problem collector, so that rows that cannot be used are out.
         fixes: counts what is done, by the audit's codes.
+        spellings: of labels, as :attr:`tunewise.data.audit.AuditReport.spellings` has them.
     """
+    spellings = spellings or {}
     seen: set[int] = set()
     for row in examples:
         fixes.read += 1
@@ -48,12 +54,15 @@ def fix(examples: Iterable[Example], fixes: Fixes) -> Iterator[Example]:
         if not row.answer.strip() and not (target and target.get("tool_calls")):
             fixes.counts["empty_answer"] += 1
             continue
-        if target and isinstance(target["content"], str):
-            stripped = target["content"].rstrip()
-            if stripped != target["content"]:
-                fixes.counts["answer_whitespace"] += 1
-                answer = {**target, "content": stripped}
-                row = replace(row, messages=(*row.prompt, answer))
+        if row.rejected is not None and same_answer(target, row.rejected):
+            fixes.counts["same_answers"] += 1
+            continue
+        if target and isinstance(written := target["content"], str):
+            mended = spellings.get(written, written.rstrip())
+            if mended != written:
+                code = "label_spelling" if written in spellings else "answer_whitespace"
+                fixes.counts[code] += 1
+                row = replace(row, messages=(*row.prompt, {**target, "content": mended}))
         key = hash64(f"{row.split or 'train'}:{content_hash(row):x}")
         if key in seen:
             fixes.counts["exact_duplicate"] += 1
@@ -69,6 +78,7 @@ def fix_file(
     *,
     columns: Columns | None = None,
     encoding: str | None = None,
+    spellings: Mapping[str, str] | None = None,
     on_problem: OnProblem | None = None,
 ) -> Fixes:
     """Write ``source`` to ``out`` as JSON Lines (UTF-8 without a byte-order mark), mended.
@@ -94,5 +104,5 @@ def fix_file(
             on_problem(problem)
 
     rows = read_examples(source, columns=columns, encoding=encoding, on_problem=collect)
-    write_jsonl(out, (to_row(row) for row in fix(rows, fixes)))
+    write_jsonl(out, (to_row(row) for row in fix(rows, fixes, spellings)))
     return fixes

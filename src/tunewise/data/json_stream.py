@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import TextIO
 
+from tunewise.data.findings import RowError
+from tunewise.data.strict_json import DECODER
 from tunewise.errors import DataError
 
 _PIECE = 2**18
 _MAX_ITEM = 10 * 2**20
 _SPACE = " \t\r\n"
+_LENIENT = json.JSONDecoder()
+WRAPPED = re.compile(r'\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-\w.]+)\s*,\s*){0,20}"data"\s*:\s*\[')
+"""The head of an object that wraps the rows: ``{"version": 1, "data": [``."""
 
 
 class _Window:
@@ -56,12 +62,16 @@ class _Window:
 
 
 def array_items(stream: TextIO, name: str) -> Iterator[tuple[int, object]]:
-    """``(line, item)`` for each item of the array in ``stream``.
+    """``(line, item)`` for each item of the array in ``stream``, or of its ``{"data": […]}``.
+
+    An item that is no JSON by the standard comes out as a ``RowError``.
 
     Raises:
         DataError: no array, an item over 10 MB, or text that is not JSON; ``name`` is the place.
     """
     window = _Window(stream, name)
+    if window.peek() == "{" and (wrapped := WRAPPED.match(window.text, window.at)):
+        window.at = wrapped.end() - 1
     if window.peek() != "[":
         raise window.error(
             "the file is not a JSON array",
@@ -70,12 +80,11 @@ def array_items(stream: TextIO, name: str) -> Iterator[tuple[int, object]]:
     window.at += 1
     if window.peek() == "]":
         return
-    decoder = json.JSONDecoder()
     while True:
         if not window.peek():
             raise _cut_off(window)
         line = window.here()
-        yield line, _item(window, decoder)
+        yield line, _item(window)
         following = window.peek()
         if following == "]":
             return
@@ -84,15 +93,21 @@ def array_items(stream: TextIO, name: str) -> Iterator[tuple[int, object]]:
         window.at += 1
 
 
-def _item(window: _Window, decoder: json.JSONDecoder) -> object:
+def _item(window: _Window) -> object:
     while True:
         problem = ""
         try:
-            item, end = decoder.raw_decode(window.text, window.at)
+            item, end = DECODER.raw_decode(window.text, window.at)
             # A number may go on in the next piece.
             if end < len(window.text) or window.ended:
                 window.at = end
                 return item
+        except RowError as error:
+            try:
+                _, window.at = _LENIENT.raw_decode(window.text, window.at)
+                return error
+            except ValueError as cut:
+                problem = str(cut)
         except RecursionError:
             raise window.error("the row is nested too deeply") from None
         except ValueError as error:

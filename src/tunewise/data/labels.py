@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 
-from tunewise.data.findings import Finding
+from tunewise.data.findings import SHOWN_ROWS, Finding
+from tunewise.words import plural, some_of
 
 MOST_LABELS = 500
 LONGEST_LABEL = 80
 _RARE = 5
 _LOPSIDED = 10
+_GROUPS = 5
+
+
+# Between or before digits punctuation is part of a number: 1.5 is not 15, nor is -1 equal to 1.
+_PUNCTUATION = re.compile(r"(?<!\d)[.,;:!?'\"…‘’“”«»()\[\]{}*_/–—-](?!\d)")
 
 
 class LabelCounts:
     """Counts answers as long as they look like labels: few, short, and repeated."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] | None = Counter()
+        self._written: dict[str, int] | None = {}
+        self._first: dict[str, str] = {}
         self._rows = 0
         self._texts = True
 
-    def add(self, answer: str, *, is_text: bool = True) -> None:
+    def add(self, answer: str, place: str = "", *, is_text: bool = True) -> None:
         """Count one answer. Memory stays bounded: too many or too long, and counting ends.
 
         Args:
+            answer: as it is written, spaces and all.
+            place: its row, for messages.
             is_text: False for tool calls written as text: they may all be alike, but are no labels.
         """
         self._rows += 1
         self._texts = self._texts and is_text
-        if self._counts is None:
+        if self._written is None:
             return
-        label = answer.strip()
-        if len(label) > LONGEST_LABEL or len(self._counts) > MOST_LABELS:
-            self._counts = None
+        if len(answer) > LONGEST_LABEL or len(self._written) > 2 * MOST_LABELS:
+            self._written = None
+            self._first.clear()
+        elif answer in self._written:
+            self._written[answer] += 1
         else:
-            self._counts[label] += 1
+            self._written[answer] = 1
+            self._first[answer] = place
+
+    def _counts(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for answer, count in (self._written or {}).items():
+            counts[answer.strip()] += count
+        return counts
 
     def table(self) -> dict[str, int] | None:
         """Rows by label, commonest first; None where the answers are no small set of labels.
 
         A set of labels is small if it has at least 3 rows a label on average, and two labels.
         """
-        few = self._counts is not None and self._rows >= 3 * len(self._counts)
-        if not self._counts or len(self._counts) < 2 or not few or not self._texts:
+        counts = self._counts()
+        few = 2 <= len(counts) <= MOST_LABELS and self._rows >= 3 * len(counts)
+        if not few or not self._texts:
             return None
-        return dict(self._counts.most_common())
+        return dict(counts.most_common())
+
+    def spellings(self) -> dict[str, str]:
+        """Labels that differ from another by case, spaces or punctuation only.
+
+        Returns:
+            The commonest spelling of such a label for each other one, spaces around it included.
+        """
+        if self.table() is None or self._written is None:
+            return {}
+        groups: dict[str, list[str]] = {}
+        for answer in self._written:
+            groups.setdefault(_folded(answer), []).append(answer)
+        kept: dict[str, str] = {}
+        for group in groups.values():
+            best = max(group, key=self._written.__getitem__).strip()
+            kept |= {answer: best for answer in group if answer != best}
+        return kept
 
     def findings(self) -> list[Finding]:
-        """Rare labels, a lopsided set, or one answer for all rows."""
+        """Rare labels, a lopsided set, one answer for all rows, one label in several spellings."""
         found = []
-        if self._counts and len(self._counts) == 1 and self._rows > 1:
+        counted = self._counts()
+        if len(counted) == 1 and self._rows > 1:
             found.append(
                 Finding(
                     "one_answer",
@@ -60,6 +99,8 @@ class LabelCounts:
                     "Check which column holds the answer.",
                 )
             )
+        if (spelt := self._spelt()) is not None:
+            found.append(spelt)
         table = self.table()
         if table:
             rare = [label for label, count in table.items() if count < _RARE]
@@ -70,7 +111,8 @@ class LabelCounts:
                         "warning",
                         len(rare),
                         tuple(rare),
-                        f"{len(rare)} of {len(table)} labels have fewer than {_RARE} rows",
+                        f"{some_of(len(rare), len(table), 'label', 'has', 'have')} "
+                        f"fewer than {_RARE} rows",
                         "Label more rows of these, or merge them.",
                     )
                 )
@@ -82,8 +124,39 @@ class LabelCounts:
                         "info",
                         len(table),
                         tuple(table),
-                        f"the commonest label has {counts[0]} rows, the rarest {counts[-1]}",
+                        f"the commonest label has {plural(counts[0], 'row')}, "
+                        f"the rarest {counts[-1]}",
                         "Look at macro-F1 beside accuracy: it weighs all labels alike.",
                     )
                 )
         return found
+
+    def _spelt(self) -> Finding | None:
+        kept = self.spellings()
+        if not kept or self._written is None:
+            return None
+        groups: dict[str, list[str]] = {}
+        for answer, best in kept.items():
+            groups.setdefault(best, []).append(answer)
+        shown = [
+            " = ".join(repr(one) for one in ([best] if best in self._written else []) + others)
+            for best, others in groups.items()
+        ]
+        more = f" and {len(shown) - _GROUPS} more" if len(shown) > _GROUPS else ""
+        return Finding(
+            "label_spelling",
+            "warning",
+            sum(self._written[answer] for answer in kept),
+            tuple(place for answer in kept if (place := self._first[answer]))[:SHOWN_ROWS],
+            "labels differ only by case, spaces or punctuation, and count as different: "
+            + "; ".join(shown[:_GROUPS])
+            + more,
+            "Write each label in one way; `--fix` takes the commonest spelling of each.",
+            safe_fix=True,
+        )
+
+
+def _folded(answer: str) -> str:
+    """What is left of a label without case, spaces and punctuation; itself if that is nothing."""
+    text = unicodedata.normalize("NFKC", answer).casefold()
+    return "".join(_PUNCTUATION.sub("", text).split()) or answer.strip()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from tunewise.data.findings import RowError
+from tunewise.data.strict_json import loads
 from tunewise.errors import DataError
 
 MAX_LINE = 10 * 2**20
@@ -42,7 +43,8 @@ def encoding_of(path: Path, encoding: str | None = None) -> str:
     if encoding is not None:
         try:
             name = codecs.lookup(encoding).name
-        except LookupError:
+            "".encode(name)  # codecs such as `hex` are none of text
+        except (LookupError, ValueError):
             raise DataError(
                 f"no encoding is called {encoding!r}",
                 where="data.encoding",
@@ -80,19 +82,23 @@ def head_of(path: Path, size: int = 4096) -> bytes:
 
 
 def lines(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
-    """Lines with their line ends, numbered from 1, as ``str`` or ``RowError``."""
+    """Lines with their line ends, numbered from 1, as ``str`` or ``RowError``.
+
+    A file that has carriage returns where others have line feeds (old Mac exports) is cut there.
+    """
     name = encoding_of(path, encoding)
+    end = _line_end(path, name)
     if name in _UTF8:
-        yield from _utf8_lines(path)
+        yield from _utf8_lines(path, end)
         return
-    with path.open(encoding=name, newline="\n") as file:
+    with path.open(encoding=name, newline=end) as file:
         number = 0
         while True:
             number += 1
             try:
                 line = file.readline(MAX_LINE + 1)
                 if len(line) > MAX_LINE:
-                    while line and not line.endswith("\n"):
+                    while line and not line.endswith(end):
                         line = file.readline(MAX_LINE)
                     yield number, _too_long()
                     continue
@@ -107,15 +113,37 @@ def lines(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
             yield number, line
 
 
-def _utf8_lines(path: Path) -> Iterator[Numbered]:
-    with path.open("rb") as file:
+def _line_end(path: Path, encoding: str) -> str:
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
+        try:
+            head = file.read(2**16)
+        except UnicodeError:  # some codecs know no replacement; who reads the lines will say so
+            return "\n"
+    return "\r" if "\r" in head and "\n" not in head else "\n"
+
+
+def _byte_lines(path: Path, end: str) -> Generator[bytes]:
+    """Pieces of a file that end at a line's end, or after ``MAX_LINE + 1`` bytes."""
+    if end == "\n":
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE + 1):
+                yield line
+    else:
+        # Latin-1 is each byte as it is; binary files know no other line end than \n.
+        with path.open(encoding="latin-1", newline=end) as text:
+            while piece := text.readline(MAX_LINE + 1):
+                yield piece.encode("latin-1")
+
+
+def _utf8_lines(path: Path, end: str) -> Iterator[Numbered]:
+    with closing(_byte_lines(path, end)) as pieces:
         offset = number = 0
-        while line := file.readline(MAX_LINE + 1):
+        for line in pieces:
             number += 1
             start, offset = offset, offset + len(line)
             if len(line) > MAX_LINE:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE)
+                while not line.endswith(end.encode()) and (more := next(pieces, None)):
+                    line = more
                     offset += len(line)
                 yield number, _too_long()
                 continue
@@ -188,7 +216,9 @@ def json_lines(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
 
 def _json_row(line: str, number: int) -> object:
     try:
-        return json.loads(line)
+        return loads(line)
+    except RowError as error:
+        return error
     except RecursionError:
         return RowError("invalid_json", "the row is nested too deeply")
     except ValueError as error:
@@ -200,7 +230,7 @@ def _json_row(line: str, number: int) -> object:
             "the file is a JSON array, not JSON Lines",
             "Call it .json, or write one object a line.",
         )
-    if not line.endswith("\n"):
+    if not line.endswith(("\n", "\r")):
         return RowError(
             "truncated_line",
             "the file ends in the middle of a row",
@@ -208,6 +238,15 @@ def _json_row(line: str, number: int) -> object:
         )
     place = f" (column {column})" if column else ""
     return RowError("invalid_json", f"the line is not valid JSON: {message}{place}")
+
+
+def json_rows(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
+    """Rows of a ``.json`` file: an array, ``{"data": [...]}``, or JSON Lines under that name."""
+    from tunewise.data.json_stream import WRAPPED
+
+    head = head_of(path).decode(encoding_of(path, encoding), "replace").lstrip("\ufeff \t\r\n")
+    is_lines = head.startswith("{") and not WRAPPED.match(head)
+    return (json_lines if is_lines else json_array)(path, encoding)
 
 
 def json_array(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
@@ -253,14 +292,21 @@ def csv_rows(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
 
     source = feed()
     first = next(source, None)
+    for number, problem in waiting:  # without its header no row of a table can be understood
+        assert isinstance(problem, RowError)
+        raise DataError(problem.message, where=f"{path}:{number}", hint=problem.hint)
     if first is None:
-        for _, problem in waiting:
-            assert isinstance(problem, RowError)
-            raise DataError(problem.message, where=f"{path}:1", hint=problem.hint)
         return
     separator = max("\t;,", key=first.count)
     csv.field_size_limit(MAX_LINE)
-    header = next(csv.reader([first], delimiter=separator), [])
+    try:
+        header = next(csv.reader([first], delimiter=separator), [])
+    except csv.Error as error:
+        raise DataError(
+            f"the header is not valid CSV: {error}",
+            where=f"{path}:1",
+            hint="The first line must name the columns, as in: input,output",
+        ) from None
     if len(set(header)) < len(header) or not any(header):
         raise DataError(
             "the first line must name each column once",

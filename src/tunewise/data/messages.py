@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunewise.data.findings import RowError
+from tunewise.data.strict_json import loads
 
 Warn = Callable[[str, str], None]
 """Called as ``warn(code, message)`` for what does not make the row useless."""
@@ -60,13 +61,13 @@ def messages_of(value: object, warn: Warn, what: str = "messages") -> list[dict[
     if not isinstance(value, list) or not value:
         raise RowError(
             "missing_messages_list",
-            f"`{what}` is {_kind(value)}, not a list of messages",
+            f"`{what}` is {kind_of(value)}, not a list of messages",
             'Write [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}].',
         )
     messages: list[dict[str, Any]] = []
     for number, message in enumerate(value, start=1):
         if not isinstance(message, Mapping):
-            raise RowError("data_type", f"message {number} is {_kind(message)}, not an object")
+            raise RowError("data_type", f"message {number} is {kind_of(message)}, not an object")
         if "from" in message and "role" not in message:
             messages.append(_turn(message, number, messages))
         else:
@@ -120,7 +121,7 @@ def text(value: object, what: str) -> str:
     if value is None:
         return ""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     except (ValueError, TypeError, RecursionError) as error:
         raise RowError("data_type", f"`{what}` cannot be written as text: {error}") from None
 
@@ -129,7 +130,7 @@ def parsed(value: object, what: str) -> object:
     """JSON text in a cell (CSV, and some JSON files) as the value it holds."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
+            return loads(value)
         except (ValueError, RecursionError) as error:
             raise RowError("data_type", f"`{what}` is not valid JSON: {error}") from None
     return value
@@ -205,7 +206,7 @@ def _message(
     else:
         raise RowError(
             "missing_content",
-            f"message {number} ({role}) has no text: `content` is {_kind(content)}",
+            f"message {number} ({role}) has no text: `content` is {kind_of(content)}",
         )
     for key in ("name", "tool_call_id", "refusal", "reasoning_content"):
         if message.get(key) is not None:
@@ -241,7 +242,7 @@ def _tool_calls(calls: object, number: int) -> list[dict[str, Any]]:
     if isinstance(calls, Mapping):
         calls = [calls]
     if not isinstance(calls, list):
-        raise RowError("bad_tool_call", f"message {number}: `tool_calls` is {_kind(calls)}")
+        raise RowError("bad_tool_call", f"message {number}: `tool_calls` is {kind_of(calls)}")
     made = []
     for index, call in enumerate(calls, start=1):
         function = call.get("function", call) if isinstance(call, Mapping) else None
@@ -294,7 +295,8 @@ def _last_call_id(before: list[dict[str, Any]]) -> str:
     return "call_0"
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words."""
     names: Mapping[type, str] = {dict: "an object", list: "a list", str: "text", bool: "a boolean"}
     if value is None:
         return "missing"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunewise.data.chat import Example
-from tunewise.data.conversations import Format, Row
+from tunewise.data.conversations import Format, Row, answer_cell
 from tunewise.data.findings import OnProblem, Problem, RowError
-from tunewise.data.formats import detect, split_name, to_example
-from tunewise.data.lines import Numbered, csv_rows, head_of, json_array, json_lines
+from tunewise.data.formats import detect, rename, split_name, to_example
+from tunewise.data.lines import Numbered, csv_rows, json_lines, json_rows
+from tunewise.data.messages import kind_of
 from tunewise.data.tables import hub_parts, hub_rows, parquet_rows
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
@@ -115,9 +117,7 @@ def rows_of(part: Part, encoding: str | None = None) -> Iterator[Numbered]:
     if suffix in (".jsonl", ".ndjson"):
         return json_lines(part.path, encoding)
     if suffix == ".json":
-        # Many a .json file is JSON Lines in truth.
-        is_object = head_of(part.path).lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] == b"{"
-        return (json_lines if is_object else json_array)(part.path, encoding)
+        return json_rows(part.path, encoding)
     raise DataError(
         f"files called {suffix or 'without an ending'} cannot be read",
         where=part.name,
@@ -138,6 +138,7 @@ def _part_examples(
             format = detect(objects, columns)
         except DataError as error:
             raise DataError(error.message, where=part.name, hint=error.hint) from None
+    kinds = _AnswerKinds(objects, format, columns)
     for number, row in itertools.chain(first, rows):
         where = f"{part.name}:{number}"
         if format is None and isinstance(row, Mapping):
@@ -145,6 +146,7 @@ def _part_examples(
         made = _example(row, format or "chat", columns, where, report)
         if made is None:
             continue
+        kinds.check(row, where, report)
         example = ids.unique(*made, report)
         yield example if example.split or not part.split else replace(example, split=part.split)
 
@@ -162,6 +164,39 @@ def _example(
     except RowError as error:
         report(Problem(error.code, error.message, where, hint=error.hint))
         return None
+
+
+class _AnswerKinds:
+    """Tells rows whose answer is a number, a list… where most of the first rows have text."""
+
+    def __init__(self, rows: Sequence[Row], format: Format | None, columns: Columns | None) -> None:
+        self._format = format
+        self._columns = columns
+        kinds = Counter(filter(None, map(self._kind, rows)))
+        self._usual = kinds.most_common(1)[0][0] if kinds else None
+
+    def _kind(self, row: object) -> str | None:
+        if self._format is None or not isinstance(row, Mapping):
+            return None
+        try:
+            cell = answer_cell(rename(row, self._columns) if self._columns else row, self._format)
+        except RowError:
+            return None
+        return None if cell is None else kind_of(cell)
+
+    def check(self, row: object, where: str, report: OnProblem) -> None:
+        """Report a row whose answer is of another kind than usual."""
+        if self._usual is None or (kind := self._kind(row)) in (None, self._usual):
+            return
+        report(
+            Problem(
+                "mixed_answers",
+                f"the answer is {kind}, where others are {self._usual}; it is taken as JSON text",
+                where,
+                fatal=False,
+                hint="Write all answers in one way: text in quotes, or all as JSON.",
+            )
+        )
 
 
 class _Ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,16 @@ def hub_rows(name: str) -> Iterator[Numbered]:
 
 
 def plain(value: Any) -> Any:
-    """A table's value as JSON: absent fields of records left out, times in ISO 8601."""
+    """A table's value as JSON: absent fields of records left out, times in ISO 8601.
+
+    NaN is how tables of numbers write an empty cell.
+    """
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, bytes):

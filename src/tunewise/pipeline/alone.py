@@ -15,10 +15,10 @@ from tunewise.pipeline.run import training_usd
 from tunewise.pipeline.session import Session, open_session
 from tunewise.pipeline.tuning import EFFORTS, Tuner, refuse_unaffordable, seeds_of
 from tunewise.report.document import TrainingRun
-from tunewise.report.format import plural
 from tunewise.routes.base import Forecast
 from tunewise.study.loading import LoadedStudy
 from tunewise.study.schema import CandidateSpec
+from tunewise.words import plural
 from tunewise.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -68,7 +68,7 @@ def audit_files(
     source: Any = {"train": data, "test": test} if test else data
     with reporter.task("audit") as progress:
         report = audit(source, progress=progress)
-    fixes = fix_file(data, fix) if fix else None
+    fixes = fix_file(data, fix, spellings=report.spellings) if fix else None
     rows = report.rows.get("test", 0)
     mde = mde_from_discordance(GUESSED_DISCORDANCE, rows) if rows else None
     return AuditOutcome(report, mde, fixes)

@@ -22,9 +22,9 @@ from tunewise.data.findings import FindingBook
 from tunewise.data.read import read_examples
 from tunewise.errors import DataError
 from tunewise.pipeline.reporter import Reporter
-from tunewise.report.format import plural
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job_files import RowFile, write_row
+from tunewise.words import plural
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -15,12 +15,12 @@ from tunewise.models.names import parse_model
 from tunewise.pipeline.following import Follower, wait
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
-from tunewise.report.format import plural
 from tunewise.routes.base import Forecast, Route, open_route
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job import TrainingJob, TrainingResult
 from tunewise.training.trackers import check_trackers
+from tunewise.words import plural
 
 DEFAULT_EPOCHS = 3.0
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tunewise.words import plural as plural
+
 UNKNOWN = "–"
 MINUS = "−"
 _COMPACT = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -163,11 +165,6 @@ def p_value(value: float | None) -> str:
 def plain(value: float | None) -> str:
     """A setting such as a learning rate or a number of epochs: ``0.0002``, ``3``."""
     return UNKNOWN if value is None or not math.isfinite(value) else _minus(f"{value:.6g}")
-
-
-def plural(n: int, one: str, many: str | None = None) -> str:
-    """``1 row``, ``1,204 rows``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def months(value: float | None) -> str:

@@ -22,6 +22,7 @@ KeyPath = tuple[str | int, ...]
 LARGEST_BYTES = 1 << 20
 _MOST_NODES = 100_000
 _DEEPEST = 100
+_LONGEST_NUMBER = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class _Loader(yaml.SafeLoader):
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value
+    if len(text) > _LONGEST_NUMBER:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a number of {len(text):,} digits cannot be meant", node.start_mark
+        )
     base = {"0x": 16, "0o": 8}.get(text.lstrip("+-")[:2], 10)
     return int(text, base)
 
