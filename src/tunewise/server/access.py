@@ -41,7 +41,8 @@ class Caller:
     key_name: str = ""
 
 
-def _caller(request: Request) -> Caller:
+# Dependencies are coroutines: plain functions would wait for a thread of the common pool.
+async def _caller(request: Request) -> Caller:
     caller = request.state.caller
     assert isinstance(caller, Caller)
     return caller

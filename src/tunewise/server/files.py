@@ -13,7 +13,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewise.server.access import Caller, CallerDep
@@ -60,8 +59,9 @@ async def create(request: Request, state: StateDep, caller: CallerDep) -> Respon
         form = await read_form(request, "file", incoming, state.settings.max_file_bytes)
         purpose = checked_purpose(form.fields.get("purpose"))
         expires_after = _expiry(form)
-        return await run_in_threadpool(
-            _store, request, state, caller, incoming.finish(), form, purpose, expires_after
+        received = await state.pools.files.run(caller, incoming.finish)
+        return await state.pools.files.run(
+            caller, _store, request, state, caller, received, form, purpose, expires_after
         )
 
 

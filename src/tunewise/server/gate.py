@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.concurrency import run_in_threadpool
+import anyio
+import anyio.to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +30,17 @@ from tunewise.server.state import ServerState
 FROM_INSIDE = "tunewise.caller"
 """Of an ASGI scope: the caller of a request that the server sends to itself. No request from
 outside can set it."""
-OPEN_PATHS = frozenset({"/healthz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_ADMISSION_THREADS = 8
+"""That look up keys and do nothing else, so that no handler keeps anybody from being let in."""
+_SHORT_AT_ONCE = 16
+"""Short requests of one project that are answered at once, of the 40 for which there are threads;
+more wait for each other."""
+_LONG = (
+    "/chat/completions", "/completions", "/embeddings", "/responses", "/graders/run",
+    "/graders/validate", "/files", "/import", "/parts", "/complete",
+)  # fmt: skip
+"""Ends of paths that are posted to, and whose handlers wait elsewhere than in those threads."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _FORM_BYTES = 1024 * 1024  # of a multipart body around its file
 _DRAIN_BYTES = 1 << 30
@@ -42,6 +55,11 @@ class Gate:
         self._app = app
         self._state = state
         self._nobody: Caller | None = None
+        self._admitting: anyio.CapacityLimiter | None = None
+        self._busy: Counter[str] = Counter()
+        self._short: dict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_SHORT_AT_ONCE)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +73,8 @@ class Gate:
                 passage.expect(scope)
                 async with asyncio.timeout(self._state.settings.request_seconds) as limit:
                     passage.limit = limit
-                    await self._app(scope, passage.receive, passage.send)
+                    async with self._place(scope["state"]["caller"], scope):
+                        await self._app(scope, passage.receive, passage.send)
                 if passage.refusal is not None:
                     raise passage.refusal
             except Exception as error:
@@ -71,10 +90,41 @@ class Gate:
             self._check_local(headers)
         if scope["path"] in OPEN_PATHS:
             return None
-        caller = await run_in_threadpool(self._caller, headers)
+        if self._admitting is None:  # made here, since it belongs to the event loop
+            self._admitting = anyio.CapacityLimiter(_ADMISSION_THREADS)
+        caller = await anyio.to_thread.run_sync(self._caller, headers, limiter=self._admitting)
         self._state.limiter.take(caller)
         self._state.usage.add(caller, requests=1)
         return caller
+
+    @asynccontextmanager
+    async def _place(self, caller: Caller | None, scope: Scope) -> AsyncIterator[None]:
+        """One of the requests that a project may have open at once; short ones take turns."""
+        if caller is None:
+            yield
+            return
+        most = self._state.settings.max_requests_at_once
+        if self._busy[caller.project] >= most:
+            raise ApiError(
+                429,
+                f"{most} requests of this project are being answered already. Send fewer at once, "
+                "or try again in a moment.",
+                type="requests",
+                code="too_many_at_once",
+                headers={"Retry-After": "1"},
+            )
+        self._busy[caller.project] += 1
+        try:
+            if _long(scope):
+                yield
+            else:
+                async with self._short[caller.project]:
+                    yield
+        finally:
+            self._busy[caller.project] -= 1
+            if not self._busy[caller.project]:
+                del self._busy[caller.project]
+                self._short.pop(caller.project, None)
 
     def _caller(self, headers: Headers) -> Caller:
         if self._state.settings.auth:
@@ -225,6 +275,11 @@ class _Passage:
                 time.monotonic() - self._began,
                 self._latency,
             )
+
+
+def _long(scope: Scope) -> bool:
+    path = str(scope["path"]).rstrip("/")
+    return path.endswith("/content") or (scope["method"] == "POST" and path.endswith(_LONG))
 
 
 def _timed_out(error: Exception, passage: _Passage) -> ApiError:

@@ -6,14 +6,12 @@ ask the server's own models.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from tunewise.data.chat import Completion
 from tunewise.errors import ModelError
@@ -29,7 +27,7 @@ from tunewise.scoring.graders.schema import LabelModel, Multi, PythonGrader, Sco
 from tunewise.scoring.sandbox import Limits, Sandbox, SandboxError, require_sandbox
 from tunewise.server.access import Caller, CallerDep
 from tunewise.server.chat.bodies import WholeBody
-from tunewise.server.chat.running import count, engine_of, model_of
+from tunewise.server.chat.running import count, engine_of, model_of, while_connected
 from tunewise.server.errors import ApiError
 from tunewise.server.ids import new_id
 from tunewise.server.inference.protocol import (
@@ -46,10 +44,7 @@ from tunewise.server.state import ServerState, StateDep
 router = APIRouter()
 
 _LOAD_S = 20.0
-_WAIT_S = 30.0
 _AT_ONCE = 8
-# Each may take its 2 GB: of memory there is one, whatever the number of servers in this process.
-_PLACES = threading.BoundedSemaphore(2)
 _EMBEDDINGS = ("text-embedding-3-large", "text-embedding-3-small", "text-embedding-ada-002")
 """Models behind ``cosine``, if the settings map one of them."""
 
@@ -69,26 +64,30 @@ class RunBody(WholeBody):
 
 
 @router.post("/v1/fine_tuning/alpha/graders/validate")
-def validate(body: ValidateBody, caller: CallerDep, state: StateDep) -> dict[str, Any]:
+async def validate(body: ValidateBody, caller: CallerDep, state: StateDep) -> dict[str, Any]:
     """The grader as it was sent, where it can be used here; Python sources are loaded once."""
-    grader = checked_grader(state, caller, body.grader)
+    grader = await state.pools.graders.run(caller, checked_grader, state, caller, body.grader)
     sources = [g for g in _singles(grader) if isinstance(g, PythonGrader)]
     if sources:
-        with _place():
-            for source in sources:
-                _load(source)
+        await state.pools.sandboxes.run(caller, _load_all, sources)
     return {"grader": body.grader}
 
 
 @router.post("/v1/fine_tuning/alpha/graders/run")
-def run(body: RunBody, caller: CallerDep, state: StateDep) -> dict[str, Any]:
+async def run(
+    body: RunBody, request: Request, caller: CallerDep, state: StateDep
+) -> dict[str, Any]:
     """The grade of one answer. What goes wrong in grading stands in ``metadata.errors``."""
-    grader = checked_grader(state, caller, body.grader)
-    engines = engines_for(state, caller, grader)
-    if any(isinstance(g, PythonGrader) for g in _singles(grader)):
-        with _place():
-            return _graded(grader, body, engines)
-    return _graded(grader, body, engines)
+    pools = state.pools
+    grader = await pools.graders.run(caller, checked_grader, state, caller, body.grader)
+    sandboxed = any(isinstance(g, PythonGrader) for g in _singles(grader))
+    pool = pools.sandboxes if sandboxed else pools.graders
+
+    def work() -> dict[str, Any]:
+        return _graded(grader, body, engines_for(state, caller, grader))
+
+    # Whoever hangs up while it waits gives its place up.
+    return await while_connected(request, pool.run(caller, work))
 
 
 def checked_grader(state: ServerState, caller: Caller, value: Any, param: str = "grader") -> Grader:
@@ -153,6 +152,11 @@ def _graded(grader: Grader, body: RunBody, engines: Engines) -> dict[str, Any]:
     return graded.as_dict()
 
 
+def _load_all(graders: Sequence[PythonGrader]) -> None:
+    for grader in graders:
+        _load(grader)
+
+
 def _load(grader: PythonGrader) -> None:
     with Sandbox(grader.source, "grade", Limits(call_s=_LOAD_S)) as sandbox:
         outcome = sandbox.check()
@@ -165,22 +169,6 @@ def _load(grader: PythonGrader) -> None:
             code="invalid_grader",
             param="grader.source",
         )
-
-
-@contextmanager
-def _place() -> Iterator[None]:
-    if not _PLACES.acquire(timeout=_WAIT_S):
-        raise ApiError(
-            503,
-            "Too many Python graders run at once. Try again in a moment.",
-            type="server_error",
-            code="overloaded",
-            headers={"Retry-After": "5"},
-        )
-    try:
-        yield
-    finally:
-        _PLACES.release()
 
 
 def _invalid(error: GraderError, param: str) -> ApiError:

@@ -53,6 +53,8 @@ class ServerSettings(BaseModel):
     """Until an answer begins; a stream may last longer."""
     body_seconds: float = Field(default=60, gt=0)
     """That a client may take for a request's head, and leave between two pieces of its body."""
+    max_requests_at_once: int = Field(default=256, ge=1)
+    """Of one project; streams count until their end."""
     upload_seconds: int = Field(default=3600, ge=1)
     """That an upload may take, from its creation to its completion."""
     import_hosts: tuple[str, ...] = ()

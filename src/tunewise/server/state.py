@@ -15,6 +15,7 @@ from tunewise.server.database import Sessions, open_database
 from tunewise.server.home import make_home
 from tunewise.server.inference.client import InferenceClient
 from tunewise.server.limits import Limiter, Usage
+from tunewise.server.pools import Pools
 from tunewise.server.request_log import RequestLog
 from tunewise.server.settings import ServerSettings
 
@@ -34,6 +35,7 @@ class ServerState:
             (``"The fine-tuning job ftjob-…"``), or None.
         usage: what keys used, written to the database now and then.
         limiter: of requests per minute.
+        pools: threads for what blocks.
         requests: the log of requests; None where none is wanted.
         started: seconds since 1970.
     """
@@ -46,11 +48,12 @@ class ServerState:
     inference: InferenceClient | None = None
     file_users: list[Callable[[Session, str], str | None]] = field(default_factory=list)
     limiter: Limiter = field(default_factory=Limiter)
+    pools: Pools = field(default_factory=Pools)
     requests: RequestLog | None = None
     started: float = field(default_factory=time.time)
 
 
-def _state(request: Request) -> ServerState:
+async def _state(request: Request) -> ServerState:
     state = request.app.state.tunewise
     assert isinstance(state, ServerState)
     return state

@@ -90,8 +90,9 @@ async def add_part(
     await run_in_threadpool(_check_pending, state, caller, upload_id)
     with state.blobs.receive() as incoming:
         await read_form(request, "data", incoming, state.settings.max_part_bytes)
-        return await run_in_threadpool(
-            _store_part, request, state, caller, upload_id, incoming.finish()
+        received = await state.pools.files.run(caller, incoming.finish)
+        return await state.pools.files.run(
+            caller, _store_part, request, state, caller, upload_id, received
         )
 
 
@@ -139,7 +140,7 @@ def _store_part(
 
 
 @router.post("/{upload_id}/complete")
-def complete(
+async def complete(
     upload_id: str, body: CompleteUpload, state: StateDep, caller: CallerDep
 ) -> dict[str, Any]:
     """Join the parts in the order given and make a file of them.
@@ -147,6 +148,12 @@ def complete(
     Completing once more with the same parts gives the same answer, so that a client whose
     connection broke may simply ask again.
     """
+    return await state.pools.files.run(caller, _join_parts, upload_id, body, state, caller)
+
+
+def _join_parts(
+    upload_id: str, body: CompleteUpload, state: ServerState, caller: Caller
+) -> dict[str, Any]:
     with reading(state.sessions) as session:
         done = _completed(session, caller, upload_id, body)
         if done is not None:

@@ -47,8 +47,9 @@ async def import_file(
             seconds=settings.import_seconds,
             allowed=settings.import_hosts,
         )
-        return await run_in_threadpool(
-            _store, request, state, caller, incoming.finish(), asked.filename, purpose
+        received = await state.pools.files.run(caller, incoming.finish)
+        return await state.pools.files.run(
+            caller, _store, request, state, caller, received, asked.filename, purpose
         )
 
 

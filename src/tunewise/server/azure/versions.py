@@ -44,7 +44,7 @@ _MANAGEMENT_FIRST = datetime.date(2021, 10, 1)  # the first with deployments
 Version = Annotated[str | None, Query(alias="api-version", max_length=64)]
 
 
-def require_version(version: Version = None) -> None:
+async def require_version(version: Version = None) -> None:
     """Of ``/openai/...``.
 
     Raises:
@@ -64,7 +64,7 @@ def require_version(version: Version = None) -> None:
         )
 
 
-def refuse_version(version: Version = None) -> None:
+async def refuse_version(version: Version = None) -> None:
     """Of ``/openai/v1/...``.
 
     Raises:
@@ -81,7 +81,7 @@ def refuse_version(version: Version = None) -> None:
         )
 
 
-def require_management_version(version: Version = None) -> None:
+async def require_management_version(version: Version = None) -> None:
     """Of Resource Manager's URLs: any version with deployments, whose shapes have not changed.
 
     Raises:

@@ -9,24 +9,28 @@ import numpy as np
 from fastapi import APIRouter
 from numpy.typing import NDArray
 
-from tunewise.server.access import CallerDep
+from tunewise.server.access import Caller, CallerDep
 from tunewise.server.chat.bodies import bad
 from tunewise.server.chat.running import count, engine_of, model_of, refusal
 from tunewise.server.chat.text_bodies import EmbeddingBody
 from tunewise.server.ids import new_id
 from tunewise.server.inference.protocol import Done, Embed, EngineError
-from tunewise.server.state import StateDep
+from tunewise.server.state import ServerState, StateDep
 
 router = APIRouter()
 
 
 @router.post("/v1/embeddings")
-def create(body: EmbeddingBody, caller: CallerDep, state: StateDep) -> dict[str, Any]:
+async def create(body: EmbeddingBody, caller: CallerDep, state: StateDep) -> dict[str, Any]:
     """A vector for each input.
 
     ``base64`` is the vector's float32 values, little-endian. ``dimensions`` keeps the first of
     them and makes the rest a unit vector again, as the original does.
     """
+    return await state.pools.embeddings.run(caller, _embedded, body, caller, state)
+
+
+def _embedded(body: EmbeddingBody, caller: Caller, state: ServerState) -> dict[str, Any]:
     model = model_of(state, caller, body.model)
     try:
         embedded = engine_of(state).embed_sync(Embed(new_id("embd"), model, body.inputs))

@@ -18,6 +18,7 @@ from itertools import count
 from typing import Any
 
 from tunewise.server.inference import wire
+from tunewise.server.inference.lanes import Lanes
 from tunewise.server.inference.limits import EngineLimits
 from tunewise.server.inference.protocol import (
     Done,
@@ -42,6 +43,8 @@ _DIED = Failed(
 )
 _STOPPED = Failed("The server is stopping.", "server_error")
 _MOST_WAIT_S = 10.0
+_SHARE = 0.75
+"""Of all that may be computed or wait, what one project may have."""
 
 
 class InferenceClient:
@@ -56,8 +59,10 @@ class InferenceClient:
     def __init__(self, limits: EngineLimits | None = None) -> None:
         self._limits = limits or EngineLimits()
         self._lock = threading.Lock()
-        self._sinks: dict[str, tuple[_Sink, int]] = {}
-        self._rows = 0
+        self._sinks: dict[str, _Sink] = {}
+        total = self._limits.rows + self._limits.waiting
+        self._lanes = Lanes(self._limits.rows, total, max(1, int(total * _SHARE)))
+        self._kept: dict[str, dict[str, Any]] = {}
         self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._answers: dict[int, queue.SimpleQueue[list[LoadedInfo]]] = {}
         self._numbers = count()
@@ -183,20 +188,36 @@ class InferenceClient:
                 return Failed("The engine is not running.", "server_error")
             if request.id in self._sinks:
                 return Failed(f"A request with the id {request.id} is running.", "invalid_request")
-            if self._rows and self._rows + rows > self._limits.rows + self._limits.waiting:
+            scope = request.scope if isinstance(request, Generate) else ""
+            entry = self._lanes.enter(request.id, request.model.base, scope, rows)
+            if entry in ("full", "share"):
+                shared = entry == "share"
+                held = self._lanes.held_by(scope) if shared else self._lanes.held
+                whose = " of this project" if shared else ""
                 return Failed(
-                    f"{self._rows} answers are being computed or wait already. Try again shortly.",
+                    f"{held} answers{whose} are being computed or wait already. Try again shortly.",
                     "overloaded",
                 )
-            self._sinks[request.id] = (sink, rows)
-            self._rows += rows
-            self._outbox.put({kind: wire.pack_request(request)})
+            self._sinks[request.id] = sink
+            message = {kind: wire.pack_request(request)}
+            if entry == "go":
+                self._outbox.put(message)
+            else:
+                self._kept[request.id] = message
         return None
 
     def _drop(self, id: str) -> _Sink | None:
-        sink, rows = self._sinks.pop(id, (None, 0))
-        self._rows -= rows
+        sink = self._sinks.pop(id, None)
+        self._kept.pop(id, None)
+        for following in self._lanes.leave(id):
+            self._outbox.put(self._kept.pop(following))
         return sink
+
+    def _drop_all(self) -> list[_Sink]:
+        lost = list(self._sinks.values())
+        self._sinks, self._kept = {}, {}
+        self._lanes.clear()
+        return lost
 
     def _launch(self) -> None:
         # Threads that spin while they wait for each other would starve the training beside them.
@@ -241,10 +262,9 @@ class InferenceClient:
             # One that dies at once would otherwise be started without end.
             wait = min(_MOST_WAIT_S, 2 * wait + 0.5) if time.monotonic() - began < 10 else 0.0
             with self._lock:
-                lost = list(self._sinks.values())
-                self._sinks, self._rows = {}, 0
+                lost = self._drop_all()
                 self._outbox = queue.SimpleQueue()
-            for sink, _ in lost:
+            for sink in lost:
                 sink([_DIED])
             self._close_pipes(process)
             if self._stopping.wait(wait):
@@ -278,18 +298,15 @@ class InferenceClient:
             by_id.setdefault(id, []).append(wire.unpack_event(values))
         for id, events in by_id.items():
             with self._lock:
-                sink = (
-                    self._sinks.get(id, (None, 0))[0]
-                    if isinstance(events[-1], Piece)
-                    else self._drop(id)
-                )
+                over = not isinstance(events[-1], Piece)
+                sink = self._drop(id) if over else self._sinks.get(id)
             if sink is not None:
                 sink(events)
 
     def _fail_all(self, failed: Failed) -> None:
         with self._lock:
-            lost, self._sinks, self._rows = list(self._sinks.values()), {}, 0
-        for sink, _ in lost:
+            lost = self._drop_all()
+        for sink in lost:
             sink([failed])
 
     @staticmethod

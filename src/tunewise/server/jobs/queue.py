@@ -71,6 +71,11 @@ class JobQueue:
             thread.start()
             self._threads.append(thread)
 
+    @property
+    def alive(self) -> bool:
+        """Whether its threads run."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
     def wake(self) -> None:
         """Something has changed: look now."""
         self._wake.set()
