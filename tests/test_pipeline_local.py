@@ -151,7 +151,8 @@ def test_a_changed_target_trains_nothing_again(
     after = run_study(loaded, workspace, SilentReporter()).verdict
     assert after.primary.gain == before.verdict.primary.gain
     assert after.primary.minimal_gain == 5
-    assert after.test.opened == 2  # another study, the same rows: the ledger says so
+    assert after.test.opened == 1  # no answer and no choice can have changed
+    assert any("before: minimal_gain 2.0" in text for text in after.warnings)
 
 
 def test_a_killed_run_goes_on_to_the_same_scores(

@@ -93,7 +93,7 @@ def test_a_disk_that_can_only_be_read(small_disk: Path) -> None:
         with pytest.raises(WorkspaceError, match="no permission"):
             Workspace(small_disk / "ws").lock(name).__enter__()
     with pytest.raises(WorkspaceError, match="no permission"):
-        Workspace(small_disk / "ws").open_test("rows", "s", "hash")
+        Workspace(small_disk / "ws").open_test(["row"], "s", "look")
 
 
 def test_killed_while_writing_leaves_the_old_or_the_new(tmp_path: Path) -> None:
@@ -145,31 +145,41 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
         pass
 
 
-def test_the_ledger_counts_studies_not_reruns(tmp_path: Path) -> None:
+def test_the_ledger_counts_looks_not_reruns(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws")
     with workspace.lock("s"):
         pass
-    assert workspace.test_openings("rows") == []
-    assert workspace.open_test("rows", "s", "one") == 1
-    assert workspace.open_test("rows", "s", "one") == 1  # after a crash, or to recompute
-    assert workspace.open_test("rows", "s", "two") == 2  # the edited study
-    assert workspace.open_test("other", "s", "two") == 1
-    assert workspace.open_test("rows", "s", "one") == 2
-    assert [e["study_hash"] for e in workspace.test_openings("rows")] == ["one", "two"]
+    rows = [f"row {i}" for i in range(200)]
+    assert workspace.test_looks(rows) == []
+    assert workspace.open_test(rows, "s", "one") == 1
+    assert workspace.open_test(rows, "s", "one") == 1  # after a crash, or to recompute
+    assert workspace.open_test(rows, "s", "two") == 2  # the edited study
+    assert workspace.open_test(["other"], "s", "two") == 1
+    assert workspace.open_test(rows, "s", "one") == 2
+    assert [e["look"] for e in workspace.test_looks(rows)] == ["one", "two"]
+
+
+def test_the_ledger_knows_rows_not_files(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    with workspace.lock("s"):
+        pass
+    rows = [f"row {i}" for i in range(200)]
+    assert workspace.open_test(rows[:100], "s", "one") == 1
+    assert workspace.open_test(rows, "s", "two") == 2  # rows were added
+    assert workspace.open_test(rows[50:60], "t", "three") == 3  # a part, by another study
+    assert workspace.open_test([*rows[199:], *(f"new {i}" for i in range(200))], "t", "four") == 1
 
 
 def test_a_half_written_ledger_line_swallows_nothing(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws")
     with workspace.lock("s"):
         pass
-    workspace.open_test("rows", "s", "one")
+    workspace.open_test(["row"], "s", "one")
     ledger = workspace.root / "test-ledger.jsonl"
-    ledger.write_bytes(ledger.read_bytes() + b'{"rows": "ro\xc3')
-    assert workspace.open_test("rows", "s", "two") == 2
-    assert workspace.open_test("rows", "s", "three") == 3
-    assert (
-        json.loads(ledger.read_text("utf-8", "replace").splitlines()[-1])["study_hash"] == "three"
-    )
+    ledger.write_bytes(ledger.read_bytes() + b'{"rows": ["ro\xc3')
+    assert workspace.open_test(["row"], "s", "two") == 2
+    assert workspace.open_test(["row"], "s", "three") == 3
+    assert json.loads(ledger.read_text("utf-8", "replace").splitlines()[-1])["look"] == "three"
 
 
 def test_damaged_json_says_what_to_do(tmp_path: Path) -> None:

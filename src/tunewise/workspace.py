@@ -9,12 +9,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewise.errors import WorkspaceError
+
+_SHARED = 0.01
+"""A test that shares fewer of its rows with an earlier one is another test."""
 
 
 def default_root() -> Path:
@@ -195,16 +198,20 @@ class Workspace:
     def _ledger(self) -> Path:
         return self.root / "test-ledger.jsonl"
 
-    def open_test(self, rows_hash: str, study: str, study_hash: str) -> int:
-        """Record that a study opened the test rows with this hash; return how often they were.
+    def open_test(self, rows: Sequence[str], study: str, look: str) -> int:
+        """Record that a study looked at these test rows; return how often they were looked at.
 
-        The ledger lies outside the studies, so that an edited study file does not make a test
-        set fresh again. The same study (same hash) opening it again, after a crash or to
+        The ledger lies outside the studies and knows rows, so neither an edited study file nor
+        rows added to a test set make it fresh again. The same look again, after a crash or to
         recompute, is counted once.
+
+        Args:
+            rows: a key of each row.
+            look: identifies what can change answers or choices.
         """
-        entries = self.test_openings(rows_hash)
-        if not any(e["study_hash"] == study_hash for e in entries):
-            entry = {"rows": rows_hash, "study": study, "study_hash": study_hash}
+        looks = self.test_looks(rows)
+        if look not in [entry["look"] for entry in looks]:
+            entry = {"look": look, "study": study, "rows": sorted(set(rows))}
             with _disk_errors(self._ledger), self._ledger.open("a+b") as file:
                 # A line that a killed run left unfinished must not swallow the next one.
                 end = file.seek(0, os.SEEK_END)
@@ -212,20 +219,27 @@ class Workspace:
                 file.write(("\n" * cut + json.dumps(entry) + "\n").encode())
                 file.flush()
                 os.fsync(file.fileno())
-            entries.append(entry)
-        return len(entries)
+            looks.append(entry)
+        return len(looks)
 
-    def test_openings(self, rows_hash: str) -> list[dict[str, str]]:
-        """All recorded openings of the test rows with this hash, the oldest first."""
+    def test_looks(self, rows: Sequence[str]) -> list[dict[str, Any]]:
+        """The recorded looks at these rows (``look``, ``study``, ``rows``), the oldest first.
+
+        A look at other rows counts where at least a hundredth of these were among them.
+        """
         if not self._ledger.exists():
             return []
-        found = []
+        wanted = set(rows)
+        found: dict[str, dict[str, Any]] = {}
         for line in self._ledger.read_text("utf-8", "replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 entry = json.loads(line)
-                if isinstance(entry, dict) and entry.get("rows") == rows_hash:
-                    found.append(entry)
-        return found
+                if not isinstance(entry, dict) or not isinstance(entry.get("rows"), list):
+                    continue
+                shared = len(wanted.intersection(entry["rows"]))
+                if shared and shared >= _SHARED * len(wanted):
+                    found.setdefault(str(entry.get("look")), entry)
+        return list(found.values())
 
 
 def folder_size(path: Path) -> int:

@@ -94,14 +94,16 @@ class CachedEngine:
     Args:
         engine: who answers; one with ``iterate`` has each answer kept as it comes.
         directory: where ``answers.sqlite`` lies.
+        by_content: the revision alone says which model it is, wherever its files lie.
     """
 
-    def __init__(self, engine: Engine, directory: Path) -> None:
+    def __init__(self, engine: Engine, directory: Path, *, by_content: bool = False) -> None:
         self._engine = engine
         self._store = AnswerStore(directory / "answers.sqlite")
         self.model = engine.model
         self.revision = engine.revision
         self.context_length = engine.context_length
+        self._name = "" if by_content else engine.model
 
     def answer(
         self, requests: Sequence[Request], progress: Progress | None = None
@@ -141,7 +143,7 @@ class CachedEngine:
         self._engine.close()
 
     def _key(self, request: Request) -> str:
-        return canonical_hash([self.model, self.revision, request.key])
+        return canonical_hash([self._name, self.revision, request.key])
 
     def _ask(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         if not requests:

@@ -14,7 +14,7 @@ from tunewise.errors import ModelError
 from tunewise.models.adapters import ADAPTER_FILES, WEIGHTS, Adapters
 from tunewise.models.chat_format import PLAIN_STOP, PLAIN_TEMPLATE
 from tunewise.models.names import ModelRef
-from tunewise.models.weights import locate, require_safetensors, revision_of
+from tunewise.models.weights import MODEL_FILES, locate, require_safetensors, revision_of
 from tunewise.releases import import_failed
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DType = Literal["auto", "float32", "bfloat16"]
 
-_MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "*.jinja")
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<turn|>")
 _PADS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "<|fim_pad|>")
 
@@ -189,7 +188,7 @@ def load_local(
         model=model,
         tokenizer=tokenizer,
         folder=folder,
-        revision=revision_of(folder, _MODEL_FILES, digest_file) + suffix,
+        revision=revision_of(folder, MODEL_FILES, digest_file) + suffix,
         context_length=_context_length(model, tokenizer),
         end_ids=end_ids,
         stop=PLAIN_STOP if plain else (),
@@ -203,7 +202,7 @@ def load_local(
 
 def weights_changed(loaded: LoadedModel) -> bool:
     """Whether the model's files were replaced since it was loaded."""
-    return not loaded.revision.startswith(revision_of(loaded.folder, _MODEL_FILES))
+    return not loaded.revision.startswith(revision_of(loaded.folder, MODEL_FILES))
 
 
 @cache

@@ -71,7 +71,9 @@ def open_engine(
         )
     else:
         engine = _served(ref, key_resolver, spend)
-    return CachedEngine(engine, cache_dir) if cache_dir is not None else engine
+    if cache_dir is None:
+        return engine
+    return CachedEngine(engine, cache_dir, by_content=ref.is_local)
 
 
 def shared_model(

@@ -35,6 +35,10 @@ def locate(ref: ModelRef) -> Path:
     return folder
 
 
+MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "*.jinja")
+"""What ``revision_of`` a model's folder reads."""
+
+
 def require_safetensors(folder: Path, *patterns: str) -> list[Path]:
     """The weights in ``folder``; a folder with only pickles is refused.
 

@@ -20,7 +20,7 @@ from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE, judge
 from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
 from tunewise.pipeline.measured import Case
-from tunewise.pipeline.prepare import audit_stage
+from tunewise.pipeline.prepare import audit_stage, row_keys
 from tunewise.pipeline.session import Session
 from tunewise.pipeline.store import Item
 from tunewise.pipeline.tuning import EFFORTS, parts, refuse_unaffordable, seeds_of
@@ -80,7 +80,7 @@ class Gates:
         return self.store.stage(
             "data",
             "G0",
-            self.session.digest,
+            self.session.inputs.data(),
             lambda: audit_stage(self.study, self.session.prepared, self.reporter),
         )
 
@@ -109,7 +109,8 @@ class Gates:
                 warnings = recorded_gaps(spec.name, fitted.missing, fitted.extra)
             return {"chosen": dict(fitted.chosen()), "note": None, "warnings": warnings}
 
-        result = self.store.stage(f"fit-{spec.name}", "G1", self.session.digest, work)
+        depends_on = self.session.inputs.candidate(spec)
+        result = self.store.stage(f"fit-{spec.name}", "G1", depends_on, work)
         for text in result.get("warnings", []):
             self.reporter.warn(text)
         items = self.store.items(spec.name, "dev")
@@ -173,14 +174,16 @@ class Gates:
                     "basis": found.basis,
                 }
 
-            found = self.store.stage(f"forecast-{spec.name}", "G2", self.session.digest, forecast)
+            depends_on = self.session.inputs.forecast(spec, charged=self.session.hosted)
+            found = self.store.stage(f"forecast-{spec.name}", "G2", depends_on, forecast)
             self._show_forecast(spec, found)
 
             def sweep(spec: CandidateSpec = spec) -> dict[str, Any]:
                 rate, trials = self.session.tuner(spec).learning_rate()
                 return {"learning_rate": rate, "trials": trials}
 
-            chosen = self.store.stage(f"sweep-{spec.name}", "G2", self.session.digest, sweep)
+            depends_on = self.session.inputs.training(spec)
+            chosen = self.store.stage(f"sweep-{spec.name}", "G2", depends_on, sweep)
             rates[spec.name] = float(chosen["learning_rate"])
             if chosen["trials"]:
                 self.reporter.note(f"{spec.name}: learning rate {rates[spec.name]:g}")
@@ -216,9 +219,8 @@ class Gates:
         )
         if ends:
             self.reporter.warn(text)
-        self.store.stage(
-            "pilot", "G2", self.session.digest, lambda: {"warnings": [text] if ends else []}
-        )
+        depends_on = {"ends": ends, "minimal_gain": self.study.target.minimal_gain}
+        self.store.stage("pilot", "G2", depends_on, lambda: {"warnings": [text] if ends else []})
         return ends
 
     def _pilot(self, spec: CandidateSpec, rate: float, rows: Sequence[Example]) -> None:
@@ -235,7 +237,8 @@ class Gates:
             self.store.write_items(name, "dev", items)
             return {"rows": len(rows), "name": name, "seconds": run.seconds}
 
-        self.store.stage(f"curve-{name}", "G2", self.session.digest, work)
+        depends_on = self.session.inputs.training(spec, learning_rate=rate, rows=len(rows))
+        self.store.stage(f"curve-{name}", "G2", depends_on, work)
         items = self.store.items(name, "dev")
         score = mean_score(self.session.scorer, items)
         self.reporter.note(f"{spec.name}: {score:.1f} on dev after {len(rows)} rows")
@@ -292,7 +295,8 @@ class Gates:
     def _curve_end(self, spec: CandidateSpec) -> None:
         """The full fine-tune is the last point of the learning curve."""
         point = {"rows": len(self.session.train), "name": spec.name}
-        self.store.stage(f"curve-{spec.name}-all", "G3", self.session.digest, lambda: point)
+        depends_on = self.session.inputs.training(spec)
+        self.store.stage(f"curve-{spec.name}-all", "G3", depends_on, lambda: point)
 
     def _train_stage(self, spec: CandidateSpec, rate: float, seed: int, gate: str) -> None:
         def work() -> dict[str, Any]:
@@ -313,12 +317,13 @@ class Gates:
                 "folders": self._tuned[spec.name, seed],
             }
 
+        depends_on = self.session.inputs.training(spec, learning_rate=rate, seed=seed)
         result: Mapping[str, Any] = self.store.stage(
-            f"train-{spec.name}-{seed}", gate, self.session.digest, work
+            f"train-{spec.name}-{seed}", gate, depends_on, work
         )
         self._tuned[spec.name, seed] = result["folders"]
         fit = {"chosen": result["chosen"], "note": None}
-        self.store.stage(f"fit-{spec.name}", gate, self.session.digest, lambda: fit)
+        self.store.stage(f"fit-{spec.name}", gate, depends_on, lambda: fit)
         self.reporter.note(f"{spec.name}, seed {seed}: {result['run']['dev_score']:.1f} on dev")
 
     def _tuned_engine(self, spec: CandidateSpec, seed: int) -> Engine:
@@ -337,17 +342,18 @@ class Gates:
         self.reporter.gate("G5", "test")
 
         def work() -> dict[str, Any]:
-            rows_hash = (self.store.result("data") or {})["test_hash"]
             opened = self.session.workspace.open_test(
-                rows_hash, self.study.name, self.session.digest
+                row_keys(self.session.test, self.study.name),
+                self.study.name,
+                self.session.inputs.look(),
             )
             for spec in self.session.specs:
                 items = self._test_items(spec)
                 if items:
                     self.store.write_items(spec.name, "test", items)
-            return {"opened": opened}
+            return {"opened": opened, "target": self.study.target.model_dump(mode="json")}
 
-        self.store.stage("test", "G5", self.session.digest, work)
+        self.store.stage("test", "G5", self.session.inputs.test(), work)
         self._forgetting()
 
     def _test_items(self, spec: CandidateSpec) -> list[Item]:
@@ -384,7 +390,7 @@ class Gates:
         self.store.stage(
             "forgetting",
             "G5",
-            self.session.digest,
+            self.session.inputs.forgetting(spec),
             lambda: forgetting.measure(
                 self.study,
                 self.session.engines.get(base),

@@ -280,6 +280,15 @@ class _Judge:
                 f"These test rows have been opened {opened['opened']} times, by studies that may "
                 "have been changed in between; the interval does not allow for that."
             )
+        target = self.study.target.model_dump(mode="json")
+        if opened and opened.get("target", target) != target:
+            before = ", ".join(
+                f"{key} {value}" for key, value in opened["target"].items() if value != target[key]
+            )
+            found.append(
+                f"The target was changed after the test was opened (before: {before}); a verdict "
+                "counts on one that is fixed beforehand."
+            )
         today = datetime.datetime.now(datetime.UTC).date()
         found += costing.price_warnings(self.study, self.case.prices, today)
         return list(dict.fromkeys(found))

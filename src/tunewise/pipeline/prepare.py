@@ -148,7 +148,7 @@ def audit_stage(study: Study, prepared: Prepared, reporter: Reporter) -> dict[st
         "test_ids": ids,
         "clusters": {**dev_groups, **groups} if groups else None,
         "split": describe_split(split.how),
-        "test_hash": test_hash(split.test),
+        "test_hash": test_hash(split.test, study.name),
         "findings": [
             {k: v for k, v in finding.as_dict().items() if k != "safe_fix"} for finding in findings
         ],
@@ -202,13 +202,21 @@ def describe_split(how: dict[str, Any]) -> str:
     return f"{method} Kept on one side: {kept}." if kept else method
 
 
-def test_hash(rows: Sequence[Example]) -> str:
-    """SHA-256 of the test rows' content, whatever their order."""
-    each = sorted(
-        canonical_hash([row.id, *map(dict, row.messages)] if row.messages else [row.id])
+def row_keys(rows: Sequence[Example], study: str) -> list[str]:
+    """What the ledger knows test rows by: content and wanted answer, whatever their ids.
+
+    A row of which there is a score alone is known by its id in this study: the ids of another
+    study may be alike.
+    """
+    return [
+        canonical_hash([[dict(m) for m in row.messages]] if row.messages else [study, row.id])[:16]
         for row in rows
-    )
-    return hashlib.sha256("".join(each).encode()).hexdigest()
+    ]
+
+
+def test_hash(rows: Sequence[Example], study: str) -> str:
+    """SHA-256 of the test rows, whatever their order."""
+    return hashlib.sha256("".join(sorted(row_keys(rows, study))).encode()).hexdigest()
 
 
 def file_digests(paths: Sequence[Path]) -> dict[str, str]:

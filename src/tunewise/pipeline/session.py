@@ -17,7 +17,9 @@ from tunewise.data.documents import read_documents
 from tunewise.errors import ModelError, StudyError, TrainingError
 from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
+from tunewise.models.weights import MODEL_FILES, locate, revision_of
 from tunewise.pipeline.engines import Engines
+from tunewise.pipeline.inputs import StageInputs
 from tunewise.pipeline.prepare import Prepared, file_digests, read_rows
 from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.store import Store
@@ -54,7 +56,8 @@ class Session:
     def digest(self) -> str:
         """Hash of the study as resolved and of the content of every file that it names.
 
-        Where the study's folder lies plays no part: a project that is moved stays the same study.
+        It identifies a verdict; stages have keys of their own (``inputs.py``). Where the study's
+        folder lies plays no part: a project that is moved stays the same study.
         """
         here = f"{self.directory}/"
         return canonical_hash(
@@ -83,8 +86,20 @@ class Session:
         return [p for n in named if n and (p := Path(n)).exists()]
 
     @cached_property
+    def inputs(self) -> StageInputs:
+        """What each stage depends on."""
+        return StageInputs(self.study, self.directory, lambda: self.specs, self._revision)
+
+    def _revision(self, model: str) -> str:
+        ref = parse_model(model, self.study.servers)
+        if not ref.is_local:
+            return model  # where its server lies is an input of its own
+        digests = self.workspace.root / "answers" / "digests.json"
+        return revision_of(locate(ref), MODEL_FILES, digests)
+
+    @cached_property
     def folder(self) -> StudyFolder:
-        return self.workspace.study(self.study.name, self.digest)
+        return self.workspace.study(self.study.name, self.inputs.experiment())
 
     @cached_property
     def store(self) -> Store:
@@ -207,8 +222,17 @@ class Session:
         self, spec: CandidateSpec, train: Sequence[Example], dev: Sequence[Example]
     ) -> Tuner:
         """Fine-tunes ``spec`` on rows that are as the tuned model will be asked."""
-        folder = self.training_folder
-        return Tuner(self.study, spec, train, dev, folder, self.reporter, self.prices)
+        model = spec.model or self.study.model
+        return Tuner(
+            self.study,
+            spec,
+            train,
+            dev,
+            self.training_folder,
+            self.reporter,
+            self.prices,
+            revision=self._revision(model) if model is not None else None,
+        )
 
     def check_tunable(self, spec: CandidateSpec) -> None:
         """Refuse a candidate whose model the study's route cannot tune.

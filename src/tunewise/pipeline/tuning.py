@@ -63,6 +63,7 @@ class Tuner:
         train, dev: rows as the tuned model will be asked (see ``training_examples``).
         folder: where training jobs of this study lie; each has its own folder, by content.
         prices: what hosted training costs.
+        revision: identifies the weights that training begins with.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Tuner:
         folder: Path,
         reporter: Reporter,
         prices: Prices | None = None,
+        revision: str | None = None,
     ) -> None:
         self.study = study
         self.spec = spec
@@ -85,6 +87,7 @@ class Tuner:
         model = spec.model or study.model
         assert model is not None
         self.model = model
+        self._revision = revision or model
         self.on_this_machine = parse_model(model, study.servers).is_local
         self._digested: tuple[Sequence[Example], str] | None = None
 
@@ -94,7 +97,7 @@ class Tuner:
         epochs = fine_tune.epochs or DEFAULT_EPOCHS
         identity = canonical_hash(
             [
-                self.model,
+                self._revision,
                 fine_tune.model_dump(
                     mode="json", exclude={"learning_rate", "seeds", "epochs", "report_to"}
                 ),
