@@ -32,6 +32,7 @@ from tunewise.errors import UsageError
 from tunewise.server.database import open_engine
 from tunewise.server.gate import Gate
 from tunewise.server.keys import listed, revoke
+from tunewise.server.serving import _listen
 from tunewise.server.settings import load_settings
 from tunewise.server.state import open_state
 
@@ -59,6 +60,12 @@ def test_two_servers_on_one_database_are_refused_whatever_their_folders(
         url = f"sqlite:///{folder / 'tunewise.db'}"
         arguments = ("serve", "--port", "0", "--home", tmp_path / "other", "--database", url)
         refused(*arguments, cwd=tmp_path, code=3, says=["another server works on this database"])
+
+
+def test_connections_send_at_once() -> None:
+    """Asyncio switches Nagle's algorithm off only where the socket says that it is TCP."""
+    with _listen(load_settings(None, {"port": 0})) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_bad_keys_are_refused_before_anything_is_read(server: Running) -> None:

@@ -33,9 +33,10 @@ outside can set it."""
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _ADMISSION_THREADS = 8
 """That look up keys and do nothing else, so that no handler keeps anybody from being let in."""
-_SHORT_AT_ONCE = 16
+_SHORT_AT_ONCE = 4
 """Short requests of one project that are answered at once, of the 40 for which there are threads;
-more wait for each other."""
+more wait for each other. Threads share one interpreter: more of them would be no quicker, and would
+slow everybody else down."""
 _LONG = (
     "/chat/completions", "/completions", "/embeddings", "/responses", "/graders/run",
     "/graders/validate", "/files", "/import", "/parts", "/complete",
