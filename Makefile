@@ -58,7 +58,7 @@ FAST := tests/test_models_*.py tests/test_candidates_*.py tests/test_training_*.
 
 newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
-	$(NEWEST)/bin/python -m pip install -q -c constraints.txt torch
+	$(NEWEST)/bin/python -m pip install -q -c constraints.txt torch packaging
 	$(NEWEST)/bin/python scripts/newest.py > $(NEWEST)/wanted.txt
 	$(NEWEST)/bin/python -m pip install -q -c constraints.txt -r $(NEWEST)/wanted.txt
 	$(NEWEST)/bin/python -m pip install -q --no-deps -e .

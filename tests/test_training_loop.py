@@ -167,6 +167,15 @@ def test_a_wrong_target_names_the_layers(job):
         train(job)
 
 
+def test_one_mistyped_target_among_others_is_refused(job):
+    targets = ["q_proj", "v_prj", "layers.0.mlp.up_proj", "layers.9.mlp.up_proj"]
+    job = replace(job, fine_tune=FineTune(lora={"target_modules": targets}))
+    with pytest.raises(TrainingError) as refused:
+        train(job)
+    assert "no layer named v_prj or layers.9.mlp.up_proj" in refused.value.message
+    assert "gate_proj" in refused.value.hint and "Did you mean v_proj" in refused.value.hint
+
+
 def test_stop_and_go_on_equals_an_undisturbed_run(job, tmp_path):
     whole = train(job)
     torch.manual_seed(999)  # whatever state the caller is in

@@ -1,29 +1,64 @@
-"""What is kept of a failure that nobody foresaw: a report on disk, without secrets."""
+"""What is kept of a failure that nobody foresaw: a report on disk, without secrets.
+
+The command's child processes (training, forecasts, the server's engine and jobs) write theirs into
+the same folder, which they are told by the environment.
+"""
 
 from __future__ import annotations
 
 import datetime
-import itertools
+import logging
+import os
 import platform
+import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from tunewise import __version__
 from tunewise.errors import TunewiseError
-from tunewise.releases import installed_version
+from tunewise.releases import import_failed, installed_version
 from tunewise.study.keys import redact
 from tunewise.workspace import default_root, write_text_atomic
 
+FOLDER = "TUNEWISE_CRASHES"
+"""The environment variable that names the folder for reports."""
+
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "openai", "fastapi")
+
+
+class UnforeseenError(TunewiseError):
+    """A failure that is nobody's but ours; its traceback lies in a file."""
+
+    exit_code = 70  # EX_SOFTWARE of sysexits.h
+
+
+def unforeseen(error: Exception, what: str, hint: str = "") -> TunewiseError:
+    """A failure that nobody foresaw, in words; its traceback goes to a file.
+
+    An import that fails is told as the release that broke it (``import_failed``).
+
+    Args:
+        what: was done, as the beginning of a sentence.
+        hint: what is kept and how to go on.
+    """
+    if isinstance(error, ImportError):
+        return import_failed(what, "all", error)
+    path = write_crash_report(error, sys.argv[1:])
+    where = f"The full report lies in {path}" if path else "No report could be written"
+    return UnforeseenError(
+        f"{what} met what should not happen ({type(error).__name__}: {_first_line(error)})",
+        hint=f"{hint}\n{where}; keys are taken out of it, your rows may stand in it.".lstrip(),
+    )
 
 
 def write_crash_report(error: BaseException, command: Sequence[str]) -> Path | None:
     """Write the traceback and what it ran on; where it lies, or None if nowhere could be written.
 
-    It lies in ``crashes/`` of the workspace, or where that cannot be written in the folder for
-    temporary files. Only its owner can read it.
+    It lies in ``$TUNEWISE_CRASHES`` or ``crashes/`` of the workspace, or where that cannot be
+    written in the folder for temporary files. Only its owner can read it.
 
     Args:
         command: the arguments of the command line.
@@ -38,8 +73,13 @@ def write_crash_report(error: BaseException, command: Sequence[str]) -> Path | N
         "",
         "".join(traceback.format_exception(error)),
     ]
-    name = f"{now:%Y%m%dT%H%M%S}-{type(error).__name__}.txt"
-    for folder in (_workspace(command) / "crashes", Path(tempfile.gettempdir())):
+    # The process and a fraction of the second: two that fail at once leave two reports.
+    name = f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}-{type(error).__name__}.txt"
+    chosen = os.environ.get(FOLDER)
+    for folder in (
+        Path(chosen) if chosen else default_root() / "crashes",
+        Path(tempfile.gettempdir()),
+    ):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = folder / name
@@ -50,8 +90,47 @@ def write_crash_report(error: BaseException, command: Sequence[str]) -> Path | N
     return None
 
 
-def _workspace(command: Sequence[str]) -> Path:
-    for option, value in itertools.pairwise(command):
-        if option == "--workspace":
-            return Path(value)
-    return default_root()
+def name_folder(command: Sequence[str], environment: MutableMapping[str, str]) -> None:
+    """Say in ``environment`` where this command's reports and its children's belong."""
+    root = default_root()
+    for number, word in enumerate(command):
+        option, equals, value = word.partition("=")
+        if option in ("--workspace", "--home"):
+            value = value if equals else "".join(command[number + 1 : number + 2])
+            root = Path(value).expanduser().absolute() if value else root
+    environment[FOLDER] = str(root / "crashes")
+
+
+class LogFormatter(logging.Formatter):
+    """Log lines without secrets, and the place of a report where a traceback would stand."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or the two of a failure."""
+        return redact(super().format(record))
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        """Write the report; what the log then says of it."""
+        error = ei[1]
+        if error is None:
+            return ""
+        told = f"{type(error).__name__}: {_first_line(error)}"
+        if os.environ.get("TUNEWISE_DEBUG"):
+            return super().formatException(ei)
+        path = write_crash_report(error, sys.argv[1:])
+        return f"  {told} (the full report: {path or 'could not be written'})"
+
+
+def log_to_stderr(pattern: str) -> None:
+    """Warnings and errors of all libraries on stderr, by ``LogFormatter``."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter(pattern))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _first_line(error: BaseException) -> str:
+    text = redact(str(error).strip())
+    return text.splitlines()[0][:200] if text else "no message"

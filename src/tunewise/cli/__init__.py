@@ -10,11 +10,13 @@ from typing import Any
 
 def main() -> None:
     """Entry point of the ``tunewise`` command; turns known errors into words and exit codes."""
+    from tunewise.crash import name_folder, unforeseen
     from tunewise.errors import TunewiseError
 
     debug = bool(os.environ.get("TUNEWISE_DEBUG"))
     # Torch's threads wait by spinning, which slows them tenfold where the machine does other work.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    name_folder(sys.argv[1:], os.environ)
     try:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
@@ -38,38 +40,14 @@ def main() -> None:
         show_error(TunewiseError(message or str(error), where=str(error.filename or "")))
         _drop_stdout()
         code = 3
-    except ImportError as error:
-        if debug:
-            raise
-        from tunewise.releases import import_failed
-
-        show_error(import_failed("This command", "all", error))
-        code = 3
     except Exception as error:
         if debug:
             raise
-        show_error(_unforeseen(error))
-        code = 70  # EX_SOFTWARE of sysexits.h
+        kept = "What was finished is kept; the same command goes on from there."
+        told = unforeseen(error, "This command", kept)
+        show_error(told)
+        code = told.exit_code
     sys.exit(code)
-
-
-def _unforeseen(error: Exception) -> Any:
-    """A failure that nobody foresaw, in words; its traceback goes to a file."""
-    from tunewise.crash import write_crash_report
-    from tunewise.errors import TunewiseError
-
-    path = write_crash_report(error, sys.argv[1:])
-    where = f"The full report lies in {path}" if path else "No report could be written"
-    return TunewiseError(
-        f"this should not have happened ({type(error).__name__}: {_first_line(error)})",
-        hint="What was finished is kept; the same command goes on from there.\n"
-        f"{where}; keys are taken out of it, your rows may stand in it.",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else "no message"
 
 
 def _run(arguments: list[str]) -> int:

@@ -93,9 +93,11 @@ class SchemaCompiler:
         except ImportError as error:
             raise import_failed("A JSON Schema on answers", "local", error) from error
         if self._tokens is None:
+            # Tokens that the model lacks are left out where logits are masked (``allowed``).
+            size = max(self._vocabulary, 1 + max(self._tokenizer.get_vocab().values()))
             try:
                 self._tokens = llguidance.hf.from_tokenizer(
-                    self._tokenizer, n_vocab=self._vocabulary, eos_token=self._end_ids
+                    self._tokenizer, n_vocab=size, eos_token=self._end_ids
                 )
             except Exception as error:
                 raise SchemaError(

@@ -74,6 +74,12 @@ class LoadedModel:
         dtype: torch.dtype = self.model.dtype
         return dtype
 
+    @property
+    def embedded(self) -> int:
+        """How many tokens the model has an embedding for: the ids below this number."""
+        embedding: Any = self.model.get_input_embeddings()
+        return int(embedding.weight.shape[0])
+
     def attach(self, adapter: Path) -> str:
         """Load a LoRA (or other peft) adapter beside the weights, switched off.
 

@@ -13,6 +13,7 @@ from tunewise.errors import ModelError
 from tunewise.models.batching import BatchLimits, SharedPrefix, cut_batches, share_prefixes
 from tunewise.models.chat_format import parse_tool_calls, render_prompt
 from tunewise.models.constraint import SchemaCompiler, SchemaError
+from tunewise.models.embedding import require_embedded
 from tunewise.models.engine import in_order
 from tunewise.models.loading import LoadedModel
 
@@ -139,6 +140,7 @@ class LocalEngine:
                 f"the prompt has {len(prompt)} tokens, and the model's context is "
                 f"{self.loaded.context_length}"
             )
+        require_embedded(self.loaded.tokenizer, prompt, self.loaded.embedded)
         return Row(
             prompt=prompt,
             budget=min(request.max_tokens, room),

@@ -127,7 +127,12 @@ def row_tokens(data: str, row: str, model: str, trained_rows: str = "answers") -
         if row not in (str(count), example.id):
             continue
         loaded = load_local(ref)
-        encoder = Encoder(loaded.tokenizer, loaded.end_ids, trained=known[trained_rows])
+        encoder = Encoder(
+            loaded.tokenizer,
+            loaded.end_ids,
+            trained=known[trained_rows],
+            embedded=loaded.embedded,
+        )
         shown = {"wanted": example}
         if example.rejected is not None:
             shown["not wanted"] = replace(example, messages=(*example.prompt, example.rejected))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import logging
+import os
 import signal
 import socket
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from tunewise.crash import FOLDER, log_to_stderr
 from tunewise.errors import UsageError, WorkspaceError
 from tunewise.server.home import lock_home
 from tunewise.server.settings import ServerSettings
@@ -57,7 +58,8 @@ def run(
 
         allow_many_files()
         seeded = load_fixtures(fixtures) if fixtures is not None else None
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        os.environ[FOLDER] = str(settings.home / "crashes")  # the engine's and the jobs' too
+        log_to_stderr("%(levelname)s %(name)s: %(message)s")
         with only_server(settings.database_url):
             app = create_app(settings, seeded)
             _greet(settings, app.state.tunewise, _url(settings, listener), say)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tunewise.data.chat import Example, Message
 from tunewise.errors import DataError, ModelError
 from tunewise.models.chat_format import plain_messages, render_prompt, template_forms
+from tunewise.models.embedding import require_embedded
 from tunewise.models.template_forms import written_in
 from tunewise.training.rows import EncodedRow
 
@@ -51,6 +52,7 @@ class Encoder:
         end_ids: tokens that end an answer (``LoadedModel.end_ids``).
         trained: the last answer, all assistant turns, or every token.
         prompt: instructions for rows without a system message of their own.
+        embedded: how many tokens the model has (``LoadedModel.embedded``); None does not ask.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Encoder:
         *,
         trained: Trained = "answers",
         prompt: str | None = None,
+        embedded: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.embedded = embedded
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
         if self._fast is not None:
             self._fast.no_truncation()
@@ -89,6 +93,7 @@ class Encoder:
 
         messages = with_prompt(example.messages, self.prompt)
         ids, spans = self._spans(messages, example)
+        self._require_embedded(ids, example)
         weights = np.zeros(len(ids), dtype=np.float32)
         if self.trained == "all":
             weights[:] = 1.0
@@ -104,11 +109,14 @@ class Encoder:
             DataError: when the template cannot render it.
         """
         messages = with_prompt(example.prompt, self.prompt)
-        return self._tokens(self._render(messages, example, ask=True))
+        ids = self._tokens(self._render(messages, example, ask=True))
+        self._require_embedded(ids, example)
+        return ids
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text, ended by the tokenizer's end token; empty for no text."""
         ids = self._tokens(text)
+        self._require_embedded(ids, None)
         end = self.tokenizer.eos_token_id
         return [*ids, end] if ids and end is not None else ids
 
@@ -239,6 +247,18 @@ class Encoder:
         if span.end < len(ids) and ids[span.end] in self.end_ids:
             return Span(span.message, span.start, span.end + 1)
         return span
+
+    def _require_embedded(self, ids: list[int], example: Example | None) -> None:
+        if self.embedded is None:
+            return
+        try:
+            require_embedded(self.tokenizer, ids, self.embedded)
+        except ModelError as error:
+            if example is None:
+                raise
+            raise DataError(
+                f"row {example.id!r}: {error.message}", where=example.source, hint=error.hint
+            ) from error
 
     def _tokens(self, text: str) -> list[int]:
         if not text:

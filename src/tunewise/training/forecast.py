@@ -145,12 +145,14 @@ def calibrate(job: TrainingJob) -> TrainingForecast:
 
 def main(folder: Path) -> int:
     """Forecast the job in ``folder``, into ``forecast.json`` there; returns the exit code."""
+    from tunewise.crash import unforeseen
     from tunewise.errors import TunewiseError
 
     try:
         value = asdict(calibrate(read_job(folder)))
-    except TunewiseError as error:
-        value = {"error": {"message": error.message, "where": error.where, "hint": error.hint}}
+    except Exception as error:
+        told = error if isinstance(error, TunewiseError) else unforeseen(error, "The forecast")
+        value = {"error": {"message": told.message, "where": told.where, "hint": told.hint}}
     (folder / "forecast.json").write_text(json.dumps(value), "utf-8")
     return 0
 

@@ -133,4 +133,5 @@ def encoder_of(job: TrainingJob, loaded: Any) -> Encoder:
         loaded.end_ids,
         trained=make_method(job.fine_tune).trained,
         prompt=job.prompt,
+        embedded=loaded.embedded,
     )

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +265,7 @@ def _with_lora(model: Any, fine_tune: FineTune) -> Any:
     from tunewise.models.quiet import quiet
 
     lora = fine_tune.lora
+    _require_layers(model, lora.target_modules)
     alpha = lora.alpha if lora.alpha is not None else 2 * lora.rank
     config = LoraConfig(
         r=lora.rank,
@@ -280,13 +282,35 @@ def _with_lora(model: Any, fine_tune: FineTune) -> Any:
         with quiet():
             return get_peft_model(model, config)
     except ValueError as error:
-        linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if _is_linear(m)})
         raise TrainingError(
             f"the adapter does not fit this model: {str(error).splitlines()[0]}",
             where="fine_tune.lora",
-            hint=f"Its linear layers are: {', '.join(linear)}.",
+            hint=f"Its linear layers are: {', '.join(_linear(model))}.",
         ) from error
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
+def _require_layers(model: Any, wanted: str | list[str]) -> None:
+    """Every name of a list of target modules names a layer; peft asks this of one of them only.
+
+    Raises:
+        TrainingError: with the names that no layer has, and those that there are.
+    """
+    if isinstance(wanted, str):  # a pattern, or all-linear: peft refuses one without a match
+        return
+    names = [name for name, _ in model.named_modules()]
+    odd = [w for w in wanted if not any(n == w or n.endswith(f".{w}") for n in names)]
+    if not odd:
+        return
+    linear = _linear(model)
+    near = dict.fromkeys(n for w in odd for n in get_close_matches(w, linear, 1))
+    meant = f" Did you mean {', '.join(near)}?" if near else ""
+    raise TrainingError(
+        f"the model has no layer named {' or '.join(odd)}",
+        where="fine_tune.lora.target_modules",
+        hint=f"Its linear layers are: {', '.join(linear)}.{meant}",
+    )
+
+
+def _linear(model: nn.Module) -> list[str]:
+    named = model.named_modules()
+    return sorted({n.rsplit(".", 1)[-1] for n, m in named if isinstance(m, nn.Linear)})

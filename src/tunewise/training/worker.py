@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tunewise.crash import unforeseen
 from tunewise.errors import TunewiseError
 from tunewise.training.job import TrainingStopped
 from tunewise.training.job_files import read_job
@@ -48,29 +49,24 @@ def main(folder: Path) -> int:
             finally:
                 feed.finish(succeeded=succeeded)
     except TunewiseError as error:
-        _write(
-            status,
-            "failed",
-            error={
-                "kind": type(error).__name__,
-                "message": error.message,
-                "where": error.where,
-                "hint": error.hint,
-            },
-        )
+        _write(status, "failed", error=_words(error))
         return error.exit_code
-    except BaseException as error:
-        text = f"training ended by {type(error).__name__}: {error}"
-        hint = f"The whole message stands in {folder / 'worker.log'}."
+    except Exception as error:
+        told = unforeseen(error, "Training", "Its checkpoints are kept; the same command goes on.")
         with contextlib.suppress(OSError, TunewiseError):
-            _write(
-                status,
-                "failed",
-                error={"kind": "TrainingError", "message": text, "where": None, "hint": hint},
-            )
-        raise
+            _write(status, "failed", error=_words(told))
+        return told.exit_code
     _write(status, "succeeded")
     return 0
+
+
+def _words(error: TunewiseError) -> dict[str, Any]:
+    return {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": error.where,
+        "hint": error.hint,
+    }
 
 
 def _write(path: Path, state: str, **more: Any) -> None:

@@ -90,7 +90,12 @@ def _config(folder: Path) -> dict[str, Any]:
     if config.get("bias", "none") != "none":
         odd.append("bias")
     if odd:
-        raise _unfit(folder, f"it uses {', '.join(odd)}, which serving does not compute")
+        raise _unfit(
+            folder,
+            f"it uses {', '.join(odd)}, and requests of several adapters are computed together, "
+            "which leaves room for updates of linear layers only",
+            "Merge it into the model (peft's merge_and_unload) and serve the merged folder.",
+        )
     return dict(config)
 
 
@@ -147,12 +152,11 @@ def _scaling(config: dict[str, Any], name: str, rank: int) -> float:
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _unfit(folder: Path, why: str) -> ModelError:
-    return ModelError(
-        f"the adapter cannot be served: {why}",
-        where=folder.name,
-        hint="Use it with the model that it was trained on, as peft's save_pretrained wrote it.",
-    )
+_SAME_MODEL = "Use it with the model that it was trained on, as peft's save_pretrained wrote it."
+
+
+def _unfit(folder: Path, why: str, hint: str = _SAME_MODEL) -> ModelError:
+    return ModelError(f"the adapter cannot be served: {why}", where=folder.name, hint=hint)
 
 
 def open_layers(model: Any) -> tuple[dict[str, AdapterLinear], AdapterTable]:

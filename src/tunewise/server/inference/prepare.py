@@ -9,6 +9,7 @@ from typing import Any
 from tunewise.errors import ModelError
 from tunewise.models.chat_format import render_prompt
 from tunewise.models.constraint import SchemaError
+from tunewise.models.embedding import require_embedded
 from tunewise.server.inference.protocol import Failed, Generate
 from tunewise.server.inference.sequence import RequestState, Sampling, Sequence, random_of
 from tunewise.server.inference.serving import Serving
@@ -81,14 +82,14 @@ def prompt_ids(text: str | Items[int], serving: Serving) -> list[int]:
     """
     if isinstance(text, str):
         _check_size(text, "prompt", serving)
-        ids = list(serving.loaded.tokenizer(text)["input_ids"])
+        ids = _embedded(list(serving.loaded.tokenizer(text)["input_ids"]), serving)
     else:
         ids = list(text)
-        odd = [i for i in ids if not 0 <= i < serving.vocabulary]
+        known = min(serving.vocabulary, serving.loaded.embedded)
+        odd = [i for i in ids if not 0 <= i < known]
         if odd:
             raise RefusedError(
-                f"token id {odd[0]} is not one of the model's, which are 0 to "
-                f"{serving.vocabulary - 1}",
+                f"token id {odd[0]} is not one of the model's, which are 0 to {known - 1}",
                 "invalid_request",
             )
     start = serving.loaded.tokenizer.bos_token_id
@@ -96,6 +97,19 @@ def prompt_ids(text: str | Items[int], serving: Serving) -> list[int]:
         ids = [start]
     if not ids:
         raise RefusedError("the prompt is empty", "invalid_request")
+    return ids
+
+
+def _embedded(ids: list[int], serving: Serving) -> list[int]:
+    """``ids``, if the model has an embedding for each.
+
+    Raises:
+        RefusedError: the tokenizer is larger than the model.
+    """
+    try:
+        require_embedded(serving.loaded.tokenizer, ids, serving.loaded.embedded)
+    except ModelError as error:
+        raise RefusedError(str(error), "invalid_request") from error
     return ids
 
 
@@ -132,7 +146,7 @@ def _prompt(request: Generate, serving: Serving) -> tuple[list[int], tuple[str, 
     except ModelError as error:
         raise RefusedError(str(error), "invalid_request") from error
     _check_size(text, "messages", serving)
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = _embedded(list(tokenizer(text, add_special_tokens=False)["input_ids"]), serving)
     if not ids:
         raise RefusedError("the conversation is empty", "invalid_request")
     return ids, (*stop, *serving.loaded.stop)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import os
 import queue
 import sys
 import threading
 from typing import Any
+
+from tunewise.crash import log_to_stderr
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)
     source = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
-    logging.basicConfig(format="engine: %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    log_to_stderr("engine: %(levelname)s %(name)s: %(message)s")
 
     from tunewise.server.inference import wire
 

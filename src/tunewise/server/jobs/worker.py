@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, overload
 
+from tunewise.crash import unforeseen
 from tunewise.data.chat import Example
 from tunewise.errors import DataError, ModelError, TunewiseError, WorkspaceError
 from tunewise.workspace import write_json_atomic
@@ -111,7 +111,8 @@ def main(folder: Path) -> int:
     except TunewiseError as error:
         outcome = {"state": "failed", "error": _told(error)}
     except Exception as error:
-        traceback.print_exc()
+        told = unforeseen(error, "Training")
+        print(told, file=sys.stderr)  # into the job's log, which its caller does not see
         text = (
             f"Training ended by an unforeseen {type(error).__name__}; the server's files say more."
         )
