@@ -56,14 +56,15 @@ lock:
 FAST := tests/test_models_*.py tests/test_candidates_*.py tests/test_training_*.py \
         tests/test_server_inference_*.py tests/test_data_*.py tests/test_cli_commands.py
 
+# A workspace of its own: in another one, what stands there would not be computed again.
 newest:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install -q -c constraints.txt torch packaging
 	$(NEWEST)/bin/python scripts/newest.py > $(NEWEST)/wanted.txt
 	$(NEWEST)/bin/python -m pip install -q -c constraints.txt -r $(NEWEST)/wanted.txt
 	$(NEWEST)/bin/python -m pip install -q --no-deps -e .
-	$(NEWEST)/bin/tunewise doctor || true
-	$(NEWEST)/bin/tunewise demo --dir $(NEWEST)/demo
+	$(NEWEST)/bin/tunewise doctor
+	TUNEWISE_HOME=$(NEWEST)/home $(NEWEST)/bin/tunewise demo --dir $(NEWEST)/demo
 	$(NEWEST)/bin/python -m pytest -q -n $(WORKERS) -m "not soak" --dist loadfile $(FAST)
 
 clean:

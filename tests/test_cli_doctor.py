@@ -33,6 +33,36 @@ def test_doctor_says_what_an_extra_is_for_and_how_to_get_it(
     assert 'for retrieval by meaning: pip install "tunewise[dense]"' in run.out
 
 
+def test_doctor_gives_the_command_for_tested_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunewise import doctor, releases
+
+    there = doctor.installed_version
+    monkeypatch.setattr(
+        doctor, "installed_version", lambda name: "0.0.1" if name == "peft" else there(name)
+    )
+    (check,) = doctor._releases()
+    tested = releases.tested_versions()["peft"][0]
+    assert f"peft 0.0.1 (tested: {tested})" in check.found
+    assert check.advice is not None and f'"peft=={tested}"' in check.advice
+
+
+@pytest.mark.parametrize(
+    "failure", ["raise AttributeError('no such thing')", "raise ImportError('jinja2>=99 needed')"]
+)
+def test_doctor_outlives_a_package_that_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    from tunewise import doctor
+
+    (tmp_path / "odd_release.py").write_text(failure)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "_LOADED", {"local": ("odd_release",)})
+    (check,) = [c for c in doctor._extras() if c.name == "extra local"]
+    assert check.state is doctor.State.FAILED
+    assert "odd_release" in check.found and check.advice is not None
+    assert "pip install" in check.advice
+
+
 def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     run = tunewise("doctor", "--json", "--workspace", "/proc/none", cwd=tmp_path, code=1)
     (check,) = [c for c in run.json if c["name"] == "workspace"]

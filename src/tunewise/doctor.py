@@ -22,7 +22,14 @@ from tunewise.workspace import Workspace
 _LEAST_FREE = 5 << 30
 """Bytes of disk under which a note is due: a small model, its answers and checkpoints."""
 
-_LOADED = {"local": ("torch", "transformers", "peft"), "server": ("fastapi", "sqlalchemy")}
+_LOADED = {
+    "": ("numpy", "scipy.stats", "sklearn.linear_model", "openai"),
+    # transformers imports an architecture when it is asked for, so one is.
+    "local": ("torch", "transformers.models.llama.modeling_llama", "peft", "llguidance"),
+    "server": ("fastapi", "sqlalchemy", "alembic", "uvicorn"),
+    "parquet": ("pyarrow.parquet",),
+    "postgres": ("psycopg",),
+}
 """Modules that are really imported, since an installed package may still not load."""
 
 _USES = {
@@ -113,23 +120,41 @@ def _import_error(extra: str) -> TunewiseError | None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            return import_failed(f"The extra {extra}", extra, error)
+            what = f"The extra {extra}" if extra else "Tunewise"
+            return import_failed(what, extra or "all", error)
+        except Exception as error:  # a release at odds with another may fail in any way
+            top = module.partition(".")[0]
+            name = metadata.packages_distributions().get(top, [top])[0]
+            told = str(error).strip().splitlines() or ["no message"]
+            return TunewiseError(
+                f"{name} {installed_version(name)} does not load "
+                f"({type(error).__name__}: {told[0][:200]})",
+                hint=f"install the tested release: {_pip([name])}",
+            )
     return None
 
 
 def _releases() -> list[Check]:
     """Installed releases that differ from those that were tested."""
     wanted = {name for names in _requirements().values() for name in names}
-    other = []
+    other, names = [], []
     for name in sorted(wanted):
         version, tested = installed_version(name), tested_versions().get(name.lower())
         # A local part such as +cpu names a build of the same release.
         if version and tested and version.partition("+")[0] not in tested:
             other.append(f"{name} {version} (tested: {' or '.join(tested)})")
+            names.append(name)
     if not other:
         return [Check("releases", State.OK, "all as tested")]
-    advice = "if something fails, install the tested releases of these first"
+    advice = f"if something fails, install the tested releases first: {_pip(names)}"
     return [Check("releases", State.NOTE, _listed(other, most=40), advice)]
+
+
+def _pip(names: Iterable[str]) -> str:
+    """The command that brings the tested releases of some packages."""
+    tested = tested_versions()
+    pins = [f'"{n}=={tested[n.lower()][0]}"' if n.lower() in tested else n for n in names]
+    return f"pip install {' '.join(pins)}"
 
 
 def _processor() -> Check:
