@@ -94,6 +94,53 @@ def test_a_log_shows_a_sentence_and_no_secrets(
     assert "nobody foresaw" in the_report(tmp_path / "crashes")
 
 
+ENGINE = """
+import sys
+sys.modules["torch"] = {torch}
+from tunewise.server.inference import process
+process.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("torch", "told"),
+    [("None", "It needs packages"), ("object()", "do not load together: cannot import name 'nn'")],
+    ids=["not to be imported", "of another kind"],
+)
+def test_an_engine_that_cannot_start_says_why_in_a_line(
+    tmp_path: Path, torch: str, told: str
+) -> None:
+    engine = subprocess.Popen(
+        [sys.executable, "-c", ENGINE.format(torch=torch), "{}"],
+        env=environment(TUNEWISE_CRASHES=str(tmp_path / "crashes")),
+        stdin=subprocess.PIPE,  # open: its end would end the engine
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert engine.stderr is not None
+    with engine:
+        said = engine.stderr.read()
+        code = engine.wait(60)
+    assert code == 1
+    assert "Traceback" not in said and told in said
+    assert said.startswith("engine: ERROR tunewise: the process ended")
+
+
+def test_a_thread_that_ends_by_an_error_leaves_a_report(tmp_path: Path) -> None:
+    code = (
+        "import threading; from tunewise.crash import log_to_stderr; log_to_stderr('%(message)s')\n"
+        "t = threading.Thread(target=lambda: {}['x']); t.start(); t.join()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(TUNEWISE_CRASHES=str(tmp_path / "crashes")),
+        capture_output=True,
+        text=True,
+    )
+    assert "a thread ended" in done.stderr and "Traceback" not in done.stderr
+    assert "KeyError" in the_report(tmp_path / "crashes")
+
+
 @pytest.mark.parametrize(
     ("command", "folder"),
     [

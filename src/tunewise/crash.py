@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
@@ -125,10 +126,25 @@ class LogFormatter(logging.Formatter):
 
 
 def log_to_stderr(pattern: str) -> None:
-    """Warnings and errors of all libraries on stderr, by ``LogFormatter``."""
+    """Warnings and errors of all libraries on stderr, by ``LogFormatter``.
+
+    So is what ends a thread or this process; Python itself would print a traceback.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(pattern))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log = logging.getLogger("tunewise")
+    threading.excepthook = lambda ending: _log_end(log, ending.exc_value, "a thread ended")
+    sys.excepthook = lambda _, error, __: _log_end(log, error, "the process ended")
+
+
+def _log_end(log: logging.Logger, error: BaseException | None, what: str) -> None:
+    if error is None or isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return
+    if isinstance(error, ImportError):
+        log.error("%s: %s", what, import_failed("It", "all", error))
+    else:
+        log.error(what, exc_info=error)
 
 
 def _first_line(error: BaseException) -> str:

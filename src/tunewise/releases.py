@@ -49,11 +49,12 @@ def import_failed(what: str, extra: str, error: ImportError) -> TunewiseError:
         return MissingExtraError(what, extra)
     names = list(dict.fromkeys(n for n in (importer, wanted, *_named(error)) if n))
     told = [f"{name} {installed_version(name) or 'not installed'}" for name in names]
+    among = f" ({', '.join(told)})" if told else ""
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "no reason"
     pins = [f'"{n}=={tested_versions()[n][0]}"' for n in names if n in tested_versions()]
     cure = f"pip install {' '.join(pins)}" if pins else f'pip install "tunewise[{extra}]"'
     return ReleaseError(
-        f"{what} needs packages that do not load together ({', '.join(told)}): {reason}",
+        f"{what} needs packages that do not load together{among}: {reason}",
         hint=f"Releases that were tested together: {cure}   (`tunewise doctor` compares all)",
     )
 

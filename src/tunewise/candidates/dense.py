@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewise.errors import MissingExtraError, ModelError
+from tunewise.releases import import_failed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,8 @@ def load_encoder(name: str) -> Encoder:
         raise MissingExtraError(f"The embedding model {name!r} (by {package})", "dense")
     try:
         encode = _static(name) if static else _transformer(name)
+    except ImportError as error:
+        raise import_failed(f"The embedding model {name!r}", "dense", error) from error
     except Exception as error:  # the libraries raise whatever their files and hosts raise
         raise ModelError(
             f"the embedding model {name!r} cannot be loaded: {error}",

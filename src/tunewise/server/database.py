@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from tunewise.errors import DataError, UsageError, WorkspaceError
+from tunewise.releases import import_failed
 from tunewise.study.keys import redact
 
 Sessions = sessionmaker[Session]
@@ -104,6 +105,8 @@ def open_engine(url: str) -> Engine:
             where="database",
             hint='For PostgreSQL: pip install "psycopg[binary]"',
         ) from None
+    except ImportError as error:  # psycopg without its library, for instance
+        raise import_failed("The database's driver", "postgres", error) from error
     if sqlite:
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
