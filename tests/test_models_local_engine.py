@@ -14,6 +14,7 @@ import torch
 from models_support import lora, save_model, sentence
 from tunewise.data.chat import Request
 from tunewise.models.chat_format import render_prompt
+from tunewise.models.constraint import closed
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.local_engine import LocalEngine
 from tunewise.models.names import parse_model
@@ -192,6 +193,38 @@ def test_a_json_schema_is_always_kept(llama: LoadedModel) -> None:
         jsonschema.validate(json.loads(answer.text), SCHEMA)
     assert len({a.text for a in answers[:-1]}) > 3
     assert answers[-1].text == one_by_one(llama, free)
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_closed"),
+    [
+        ({"type": "object", "properties": {"a": {}}}, True),
+        ({"type": "object", "properties": {"a": {}}, "additionalProperties": True}, False),
+        ({"type": "object"}, False),
+        ({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]}, False),
+        ({"properties": {"a": {}}, "patternProperties": {"^x": {}}}, False),
+    ],
+)
+def test_objects_are_closed_unless_the_schema_opens_them(
+    schema: dict[str, Any], is_closed: bool
+) -> None:
+    assert (closed(schema).get("additionalProperties") is False) is is_closed
+    nested = {"properties": {"inner": schema}, "$defs": {"d": schema}, "items": [schema]}
+    found = closed(nested)
+    for place in (found["properties"]["inner"], found["$defs"]["d"], found["items"][0]):
+        assert (place.get("additionalProperties") is False) is is_closed
+    assert closed({"allOf": [schema]}) == {"allOf": [schema]}
+
+
+def test_an_answer_has_no_keys_that_its_schema_does_not_name(llama: LoadedModel) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"cat": {"type": "integer"}, "dog": {"type": "boolean"}},
+        "required": ["cat", "dog"],
+    }
+    requests = [few_shot(sentence(i, 6), json_schema=schema, max_tokens=80) for i in range(6)]
+    for answer in LocalEngine(llama).answer(requests):
+        assert set(json.loads(answer.text)) == {"cat", "dog"}, answer
 
 
 def test_a_schema_that_cannot_be_enforced_fails_alone(llama: LoadedModel) -> None:

@@ -61,6 +61,39 @@ class SchemaGuide:
         return str(self._matcher.get_error()) if self._matcher.is_error() else ""
 
 
+# Keywords whose value is a schema, or holds schemas by name or in a list.
+_ONE = frozenset({"items", "contains", "additionalItems", "if", "then", "else", "not"})
+_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_LISTED = frozenset({"anyOf", "oneOf", "prefixItems", "items"})
+_COMPOSED = frozenset({"allOf", "anyOf", "oneOf", "$ref", "if", "not", "unevaluatedProperties"})
+
+
+def closed(schema: Any) -> Any:
+    """The schema with objects that have no further properties than those that it names.
+
+    Almost no schema says ``additionalProperties: false``, and almost all mean it: left open, a
+    small model writes keys of its own until its budget is gone. llama.cpp closes them too. What
+    says ``additionalProperties`` itself stays as it is; so does an object without ``properties``,
+    and one that other keywords (``allOf``, ``$ref`` beside ``properties``) extend.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    out: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _BY_NAME and isinstance(value, Mapping):
+            out[key] = {name: closed(inner) for name, inner in value.items()}
+        elif key in _LISTED and isinstance(value, list):
+            out[key] = [closed(inner) for inner in value]
+        elif key in _ONE:
+            out[key] = closed(value)
+        else:  # `allOf` among them: its parts add up, so none may close the whole
+            out[key] = value
+    named = isinstance(schema.get("properties"), Mapping)
+    if named and not (_COMPOSED | {"additionalProperties", "patternProperties"}) & set(schema):
+        out["additionalProperties"] = False
+    return out
+
+
 class SchemaCompiler:
     """Compiles schemas for one tokenizer, each once."""
 
@@ -74,13 +107,14 @@ class SchemaCompiler:
         self._compiled: dict[str, Any] = {}
 
     def guide(self, schema: Mapping[str, Any]) -> SchemaGuide:
-        """A guide at the beginning of an answer.
+        """A guide at the beginning of an answer; objects are ``closed``.
 
         Raises:
             SchemaError: the schema uses what llguidance cannot enforce, or the tokenizer is of a
                 kind that it cannot read.
             TunewiseError: llguidance is not installed, or does not load.
         """
+        schema = closed(schema)
         key = canonical_hash(schema)
         if key not in self._compiled:
             self._compiled[key] = self._compile(schema)

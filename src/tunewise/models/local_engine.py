@@ -60,6 +60,7 @@ class LocalEngine:
         import torch
 
         from tunewise.models.decoding import Decoder
+        from tunewise.models.output_head import sharpen
 
         if threads is not None:
             torch.set_num_threads(threads)
@@ -70,6 +71,7 @@ class LocalEngine:
         self.revision = loaded.revision + (f"+{self._adapter}" if self._adapter else "")
         self._limits = _limits(loaded, batch_tokens)
         self._flat_limits = replace(self._limits, waste=_FLAT_WASTE)
+        sharpen(loaded.model)
         self._decoder = Decoder(loaded.model, loaded.tokenizer, loaded.end_ids)
         head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._schemas = SchemaCompiler(loaded.tokenizer, int(head.weight.shape[0]), loaded.end_ids)

@@ -14,6 +14,7 @@ import torch
 from tunewise.errors import ModelError
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.names import parse_model
+from tunewise.models.output_head import sharpen
 from tunewise.server.inference.adapters import FILES, open_layers, read_adapter
 from tunewise.server.inference.backend import Backend, Part
 from tunewise.server.inference.forward import DirectForward, Forward, OwnForward
@@ -88,6 +89,7 @@ def load_serving(base: str, budget: Budget) -> Serving:
             hint="Give a folder, a hub id, or tunewise/tiny.",
         )
     loaded = load_local(ref)
+    sharpen(loaded.model)
     head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     vocabulary = int(head.weight.shape[0])
     reason = why_not(loaded.model)
