@@ -140,6 +140,40 @@ def test_refused_messages_name_their_line(tmp_path: Path, message: Any, words: s
     assert words in text and "2 lines are wrong; the others are 4" in text
 
 
+_ASKED = {"role": "user", "content": "what?"}
+_SAID = {"role": "assistant", "content": "cat"}
+_PARTS = [{"type": "text", "text": "see"}, {"type": "KIND", "KIND": {"url": "x"}}]
+_SHOWN, _DRAWN = ({"role": role, "content": _PARTS} for role in ("user", "assistant"))
+PARTS_IN: dict[str, tuple[Any, str]] = {
+    "question": ({"messages": [_SHOWN, _SAID]}, "message 1 (user), part 2"),
+    "answer": ({"messages": [_ASKED, _DRAWN]}, "message 2 (assistant), part 2"),
+    "reinforcement": ({"messages": [_SHOWN], "wanted": "cat"}, "message 1 (user), part 2"),
+    "rejected": (
+        {
+            "input": {"messages": [_ASKED]},
+            "preferred_output": [_SAID],
+            "non_preferred_output": [_DRAWN],
+        },
+        "the answer that is not wanted, part 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+@pytest.mark.parametrize("row, place", [PARTS_IN[k] for k in PARTS_IN], ids=list(PARTS_IN))
+def test_parts_beside_text_are_refused_with_line_message_and_part(
+    tmp_path: Path, row: Any, place: str, kind: str
+) -> None:
+    text = json.dumps(row).replace("KIND", kind)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{text}\n" for _ in range(10)))
+    with pytest.raises(TrainingFileError) as caught:
+        check_upload(path)
+    message = str(caught.value)
+    assert "Line 1: " in message and place in message and repr(kind) in message
+    assert "10 lines are wrong" in message
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_byte_order_marks_are_welcome(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "blob"

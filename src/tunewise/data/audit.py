@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewise.data.chat import TEXT_PARTS, Example, Progress, text_of
+from tunewise.data.chat import Example, Progress, parts_beside_text, text_of
 from tunewise.data.content import SharedText, calls_text, question_words, same_answer
 from tunewise.data.findings import Finding, FindingBook, Problem, Severity
 from tunewise.data.labels import LabelCounts
@@ -245,12 +245,12 @@ class _Run:
                 "no message is from the user",
                 "Check that the question was exported too.",
             )
-        for number, kind in parts_beside_text(row):
+        for where, kind in parts_beside_text(row):
             self.book.add(
                 "parts_beside_text",
                 place,
                 "warning",
-                f"message {number} holds a part of the type {kind!r}; models of text alone, such "
+                f"{where} is of the type {kind!r}; models of text alone, such "
                 "as those that train here, refuse the row",
                 "Use a hosted model that reads such parts, or take the rows out.",
             )
@@ -447,13 +447,3 @@ def _byte_order_marks(source: str | Path, book: FindingBook) -> None:
                 "Nothing to do here; `--fix` writes the file without one.",
                 safe_fix=True,
             )
-
-
-def parts_beside_text(row: Example) -> Iterator[tuple[int, str]]:
-    """Parts of a row's messages that are no text: the message's number, from 1, and the type."""
-    for number, message in enumerate(row.messages, start=1):
-        content = message.get("content")
-        for part in content if isinstance(content, list) else ():
-            kind = str(part.get("type", "text"))
-            if kind not in TEXT_PARTS:
-                yield number, kind

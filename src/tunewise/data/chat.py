@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,22 @@ def text_of(message: Message) -> str:
     if isinstance(content, list):
         return "".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping))
     return ""
+
+
+def parts_beside_text(row: Example) -> Iterator[tuple[str, str]]:
+    """Parts of a row that are no text, those of the unwanted answer too: where, and the type.
+
+    Where is ``message 1 (user), part 2``, both counted from 1.
+    """
+    named = [(f"message {n} ({m.get('role')})", m) for n, m in enumerate(row.messages, start=1)]
+    if row.rejected is not None:
+        named.append(("the answer that is not wanted", row.rejected))
+    for name, message in named:
+        content = message.get("content")
+        for place, part in enumerate(content if isinstance(content, list) else (), start=1):
+            kind = str(part.get("type", "text"))
+            if kind not in TEXT_PARTS:
+                yield f"{name}, part {place}", kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tunewise.data.chat import Example
+from tunewise.data.chat import Example, parts_beside_text
 from tunewise.data.conversations import names
 from tunewise.data.findings import Finding, FindingBook, RowError
 from tunewise.data.formats import to_example
@@ -175,9 +175,24 @@ def _rows(
                 raise RowError("not_an_object", f"the line holds {_kind(row)}")
             format = format or _format_of(row)
             made = replace(_example(row, format, number, warn), id=f"line {number}")
+            _require_text(made)
         except RowError as error:
             made = error
         yield number, format, made
+
+
+def _require_text(example: Example) -> None:
+    """Refuse what no model that trains here can read; its tokens would hold nothing of it.
+
+    Raises:
+        RowError: a part of a message is no text.
+    """
+    for where, kind in parts_beside_text(example):
+        raise RowError(
+            "parts_beside_text",
+            f"{where} is of the type {kind!r}, and the models that train here read text alone",
+            "Take such parts out, or write what they show into a text part.",
+        )
 
 
 def _format_of(row: Mapping[str, Any]) -> Format:
