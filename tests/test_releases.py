@@ -58,3 +58,17 @@ def test_a_package_that_lacks_its_own_dependency_is_not_a_missing_extra(package:
     error = import_failed("The model x", "local", failed_import("starlib"))
     assert isinstance(error, ReleaseError)
     assert "starlib" in error.message and "no_such_dependency not installed" in error.message
+
+
+def test_the_cause_within_another_import_error_is_told(package: Path) -> None:
+    text = """
+try:
+    from tokenizers import NoLongerThere
+except ImportError as error:
+    raise ModuleNotFoundError("Could not import module 'Star'") from error
+"""
+    (package / "__init__.py").write_text(text)
+    error = import_failed("The model x", "local", failed_import("starlib"))
+    assert isinstance(error, ReleaseError)
+    assert "NoLongerThere" in error.message
+    assert f"tokenizers {installed_version('tokenizers')}" in error.message

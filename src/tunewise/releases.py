@@ -42,6 +42,8 @@ def import_failed(what: str, extra: str, error: ImportError) -> TunewiseError:
         extra: of this package that would bring what is missing.
         error: as it was caught.
     """
+    while isinstance(error.__cause__, ImportError):  # transformers wraps it in one of its own
+        error = error.__cause__
     wanted = (error.name or "").partition(".")[0]
     importer = _importer(error)
     absent = isinstance(error, ModuleNotFoundError) and wanted and not _found(wanted)
