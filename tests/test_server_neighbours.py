@@ -14,7 +14,7 @@ import pytest
 from server_support import Running, call, chats, client, envelope, make_key, running_server
 from tunewise.server.access import Caller
 from tunewise.server.errors import ApiError
-from tunewise.server.pools import Pool
+from tunewise.server.pools import Pool, Turns
 
 MODEL = "tunewise/tiny"
 SLEEPS = {
@@ -129,6 +129,30 @@ def test_a_flood_of_chats_files_and_lists_leaves_places_to_others(server: Runnin
                 assert answers.open > 50, "the other project did not wait for all of them"
 
     asyncio.run(flood())
+
+
+def test_everybody_takes_turns_with_themselves_only() -> None:
+    async def work() -> None:
+        turns = Turns(2)
+        open_ = asyncio.Event()
+        inside: list[str] = []
+
+        async def one(name: str) -> None:
+            async with turns.turn(name):
+                inside.append(name)
+                await open_.wait()
+
+        tasks = [asyncio.create_task(one("loud")) for _ in range(100)]
+        await asyncio.sleep(0)
+        tasks += [asyncio.create_task(one(name)) for name in ("a", "b")]
+        await asyncio.sleep(0.01)
+        assert inside == ["loud", "loud", "a", "b"]
+        tasks[50].cancel()
+        open_.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(inside) == 101 and not turns._lanes
+
+    asyncio.run(work())
 
 
 def test_a_pool_gives_each_project_its_share() -> None:

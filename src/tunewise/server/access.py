@@ -129,6 +129,11 @@ def authenticate(session: Session, headers: Mapping[str, str]) -> Caller:
     return Caller(row.project, row.id, row.admin, row.requests_per_minute, row.name)
 
 
+def given_digest(headers: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of what a request gives as its key; it may be anything, or nothing."""
+    return _digest(headers.get("authorization", "") or headers.get("api-key", ""))
+
+
 def _given_key(headers: Mapping[str, str]) -> str:
     authorization = headers.get("authorization", "")
     scheme, _, key = authorization.partition(" ")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -20,10 +20,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewise.server import metrics
-from tunewise.server.access import DEFAULT_PROJECT, Caller, authenticate, find_project
+from tunewise.server.access import (
+    DEFAULT_PROJECT,
+    Caller,
+    authenticate,
+    find_project,
+    given_digest,
+)
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError, as_api_error, render
 from tunewise.server.ids import new_id
+from tunewise.server.pools import Turns
 from tunewise.server.request_log import RequestLog
 from tunewise.server.state import ServerState
 
@@ -33,6 +40,9 @@ outside can set it."""
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _ADMISSION_THREADS = 8
 """That look up keys and do nothing else, so that no handler keeps anybody from being let in."""
+_KEYS_AT_ONCE = 2
+"""Of those threads, the ones that look up one key: a thousand requests with it wait for these, and
+others do not. A key that is guessed waits with itself, whosever it was meant to be."""
 _SHORT_AT_ONCE = 4
 """Short requests of one project that are answered at once, of the 40 for which there are threads;
 more wait for each other. Threads share one interpreter: more of them would be no quicker, and would
@@ -58,9 +68,8 @@ class Gate:
         self._nobody: Caller | None = None
         self._admitting: anyio.CapacityLimiter | None = None
         self._busy: Counter[str] = Counter()
-        self._short: dict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(_SHORT_AT_ONCE)
-        )
+        self._short = Turns(_SHORT_AT_ONCE)
+        self._keys = Turns(_KEYS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,7 +102,8 @@ class Gate:
             return None
         if self._admitting is None:  # made here, since it belongs to the event loop
             self._admitting = anyio.CapacityLimiter(_ADMISSION_THREADS)
-        caller = await anyio.to_thread.run_sync(self._caller, headers, limiter=self._admitting)
+        async with self._keys.turn(given_digest(headers)):
+            caller = await anyio.to_thread.run_sync(self._caller, headers, limiter=self._admitting)
         self._state.limiter.take(caller)
         self._state.usage.add(caller, requests=1)
         return caller
@@ -119,13 +129,12 @@ class Gate:
             if _long(scope):
                 yield
             else:
-                async with self._short[caller.project]:
+                async with self._short.turn(caller.project):
                     yield
         finally:
             self._busy[caller.project] -= 1
             if not self._busy[caller.project]:
                 del self._busy[caller.project]
-                self._short.pop(caller.project, None)
 
     def _caller(self, headers: Headers) -> Caller:
         if self._state.settings.auth:

@@ -8,7 +8,8 @@ a place that others hold.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -24,9 +25,34 @@ T = TypeVar("T")
 RETRY_SECONDS = 2
 
 
+class Turns:
+    """Lets everybody do a few things at once, and wait for nobody but themselves.
+
+    Args:
+        places: for each name.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._lanes: dict[str, _Lane] = {}
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """One of the places of ``name``."""
+        lane = self._lanes.setdefault(name, _Lane(asyncio.Semaphore(self._places)))
+        lane.calls += 1
+        try:
+            async with lane.places:
+                yield
+        finally:
+            lane.calls -= 1
+            if not lane.calls:
+                self._lanes.pop(name, None)
+
+
 @dataclass(slots=True)
 class _Lane:
-    """One project's part of a pool: its places, and how many calls it has here."""
+    """Places of one name, and how many calls have or want them."""
 
     places: asyncio.Semaphore
     calls: int = 0
