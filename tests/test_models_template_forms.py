@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from models_support import make_tokenizer
 from tunewise.data.chat import Example
+from tunewise.data.formats import to_example
 from tunewise.errors import DataError, ModelError
 from tunewise.models.chat_format import render_prompt, template_forms
+from tunewise.server.chat.conversation import engine_messages
 from tunewise.training.encode import Encoder
 
 FOLDER = Path(__file__).parent / "chat_templates"
@@ -276,3 +278,39 @@ def test_a_real_template_learns_real_calls(real_models: Path, shared: Path) -> N
 def test_the_server_s_prompt_is_refused_in_words(tokenizers: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="roles must alternate"):
         render_prompt(tokenizers["gemma"], [user("a"), user("b")])
+
+
+_REFUSED = "I cannot help with that."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": "", "refusal": _REFUSED},
+        {"content": None, "refusal": _REFUSED},
+        {"refusal": _REFUSED},
+        {"content": [{"type": "refusal", "refusal": _REFUSED}]},
+        {"content": "Sorry.", "refusal": _REFUSED},
+    ],
+    ids=["empty text", "no text", "no content", "part", "after text"],
+)
+def test_a_refusal_is_an_answer_and_is_trained(
+    tokenizers: dict[str, Any], said: dict[str, Any]
+) -> None:
+    row = {"messages": [user("how?"), {"role": "assistant", **said}]}
+    example, _ = to_example(row, "chat", warn=lambda code, message: pytest.fail(message))
+    assert example.answer.endswith(_REFUSED)
+    for name in FAMILIES:
+        trained = encoded(tokenizers[name], *example.messages)[1]
+        assert trained.count(_REFUSED) == 1, name
+        assert ("Sorry." in trained) == (said.get("content") == "Sorry."), name
+        later = render_prompt(tokenizers[name], [*example.messages, user("why?")])
+        assert later.count(_REFUSED) == 1, name
+
+
+def test_a_refusal_in_a_chat_s_history_is_what_the_assistant_said() -> None:
+    said = [{"content": ""}, {"content": None}, {}, {"content": [{"type": "text", "text": "So."}]}]
+    for content in said:
+        message = {"role": "assistant", "refusal": _REFUSED, **content}
+        (_, kept) = engine_messages([user("how?"), message])
+        assert kept["content"].endswith(_REFUSED) and "refusal" not in kept

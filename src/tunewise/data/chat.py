@@ -78,13 +78,21 @@ class Example:
 
 
 def text_of(message: Message) -> str:
-    """The text of a message whose content is a string, a list of parts, or absent."""
+    """The text of a message whose content is a string, a list of parts, or absent.
+
+    A refusal is what the assistant says: as a part it stands in its place, as a field of the
+    message (OpenAI's form of an answer) it follows the text.
+    """
     content = message.get("content")
-    if isinstance(content, str):
-        return content
+    text = content if isinstance(content, str) else ""
     if isinstance(content, list):
-        return "".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping))
-    return ""
+        text = "".join(_part_text(p) for p in content if isinstance(p, Mapping))
+    refusal = message.get("refusal")
+    return "\n".join(t for t in (text, str(refusal)) if t) if refusal else text
+
+
+def _part_text(part: Mapping[str, Any]) -> str:
+    return str(part.get("refusal" if part.get("type") == "refusal" else "text") or "")
 
 
 def parts_beside_text(row: Example) -> Iterator[tuple[str, str]]:

@@ -178,7 +178,8 @@ def _message(
     calls = message.get("tool_calls")
     call = message.get("function_call")
     content = message.get("content")
-    if role is None or ("content" not in message and not calls and not call):
+    speaks_without_content = bool(calls or call or (role == "assistant" and message.get("refusal")))
+    if role is None or ("content" not in message and not speaks_without_content):
         key = "role" if role is None else "content"
         raise RowError("message_missing_key", f"message {number} has no `{key}`")
     if not isinstance(role, str) or role not in ROLES:
@@ -201,7 +202,7 @@ def _message(
         checked["content"] = content
     elif isinstance(content, list) and content:
         checked["content"] = [_part(part, number) for part in content]
-    elif content is None and (calls or call):
+    elif content is None and speaks_without_content:
         checked["content"] = None
     else:
         raise RowError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunewise.data.chat import text_of
 from tunewise.data.findings import RowError
 from tunewise.data.messages import ROLES, messages_of
 from tunewise.server.chat.bodies import ChatBody, Function, bad
@@ -57,7 +58,7 @@ def _checked(message: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _content(message: Mapping[str, Any], where: str) -> str | None:
     content = message.get("content")
     if isinstance(content, str):
-        return content
+        return text_of(message)  # with the refusal beside it
     if content is None:
         if isinstance(message.get("refusal"), str):
             return str(message["refusal"])
@@ -76,7 +77,8 @@ def _content(message: Mapping[str, Any], where: str) -> str | None:
             f"`{where}.content` is {_shown(content)}, neither text nor a list of parts",
             "invalid_type",
         )
-    return "".join(part_text(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+    text = "".join(part_text(part, f"{where}.content[{i}]") for i, part in enumerate(content))
+    return text_of({**message, "content": text})
 
 
 def part_text(part: object, where: str) -> str:
