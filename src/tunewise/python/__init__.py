@@ -1,0 +1,1 @@
+"""The library's public functions, for scripts and notebooks; ``import tunewise`` gives them."""
