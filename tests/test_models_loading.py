@@ -13,8 +13,9 @@ import torch
 
 from models_support import make_tokenizer, save_model
 from tunewise.data.chat import Request
+from tunewise.data.tool_calls import parse_tool_calls
 from tunewise.errors import ModelError
-from tunewise.models.chat_format import parse_tool_calls, render_prompt
+from tunewise.models.chat_format import render_prompt
 from tunewise.models.loading import _numeric_type, load_local
 from tunewise.models.names import ModelRef, parse_model
 from tunewise.models.opening import open_engine

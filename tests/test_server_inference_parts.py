@@ -37,11 +37,12 @@ from tunewise.server.inference.serving import Serving, load_adapter, load_servin
 from tunewise.server.inference.text import TextStream, TokenTexts
 
 TOKENIZER = make_tokenizer()
+TOOLS = ({"type": "function", "function": {"name": "f"}},)
 SHAPE = Shape(2, 3, 4, torch.float32, torch.device("cpu"))
 
 
 def stream_of(text: str, stop: tuple[str, ...] = (), tools: bool = False) -> tuple[list[str], Any]:
-    stream = TextStream(TOKENIZER, stop, tools)
+    stream = TextStream(TOKENIZER, stop, TOOLS if tools else ())
     out = []
     for token in TOKENIZER(text, add_special_tokens=False)["input_ids"]:
         out.append(stream.add(token))
@@ -58,7 +59,7 @@ def test_characters_of_several_tokens_come_whole() -> None:
     assert all("\ufffd" not in piece for piece in out)
     # Cut in the middle of a character, the rest is told as the whole text would show it.
     ids = TOKENIZER("a😀", add_special_tokens=False)["input_ids"][:-1]
-    stream = TextStream(TOKENIZER, (), False)
+    stream = TextStream(TOKENIZER, ())
     given = "".join(stream.add(i) for i in ids)
     assert given == "a"
     assert given + stream.finish()[0] == TOKENIZER.decode(ids)

@@ -1,12 +1,10 @@
-"""Conversations as the text a model sees, and tool calls read back from what it wrote.
+"""Conversations as the text a model sees.
 
 Training and scoring render through the same functions, so a model is asked in the form it learned.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -118,44 +116,3 @@ def _plain(message: Message, number: int) -> dict[str, Any]:
         if message.get(key):
             result[key] = message[key]
     return result
-
-
-_TAGGED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
-
-
-def parse_tool_calls(text: str) -> tuple[str, tuple[dict[str, Any], ...]]:
-    """Split an answer into its text and its tool calls.
-
-    Read are ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, any number of them, or an
-    answer that is one bare object of that form. Anything else stays text.
-
-    Returns:
-        The text around the calls, and the calls in OpenAI's form (arguments as a JSON string).
-    """
-    tagged = [_call_from(match.group(1)) for match in _TAGGED_CALL.finditer(text)]
-    calls = [call for call in tagged if call is not None]
-    if calls:
-        rest = _TAGGED_CALL.sub(lambda m: "" if _call_from(m.group(1)) else m.group(0), text)
-        return rest.strip(), _numbered(calls)
-    bare = _call_from(text.strip())
-    return ("", _numbered([bare])) if bare is not None else (text, ())
-
-
-def _call_from(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = value.get("arguments", value.get("parameters"))
-    if isinstance(arguments, Mapping):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return {"name": value["name"], "arguments": arguments} if isinstance(arguments, str) else None
-
-
-def _numbered(calls: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {"id": f"call_{number}", "type": "function", "function": call}
-        for number, call in enumerate(calls)
-    )

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewise.data.chat import Completion, Progress, Request
+from tunewise.data.tool_calls import parse_tool_calls
 from tunewise.errors import ModelError
 from tunewise.models.batching import BatchLimits, SharedPrefix, cut_batches, share_prefixes
-from tunewise.models.chat_format import parse_tool_calls, render_prompt
+from tunewise.models.chat_format import render_prompt
 from tunewise.models.constraint import SchemaCompiler, SchemaError
 from tunewise.models.embedding import require_embedded
 from tunewise.models.engine import in_order
 from tunewise.models.loading import LoadedModel
+from tunewise.models.tool_calls import decode_calls
 
 if TYPE_CHECKING:
     from tunewise.models.decoding import Row
@@ -217,12 +219,17 @@ class LocalEngine:
         return (time.perf_counter() - began) / len(batch)
 
     def _completion(self, request: Request, row: Row, latency: float, cached: int) -> Completion:
-        text = str(self.loaded.tokenizer.decode(row.ids, skip_special_tokens=True))
+        tokenizer = self.loaded.tokenizer
+        text = (
+            decode_calls(tokenizer, row.ids)
+            if request.tools
+            else str(tokenizer.decode(row.ids, skip_special_tokens=True))
+        )
         ends = [at for s in row.stop if (at := text.find(s)) >= 0]
         text = text[: min(ends)] if ends else text
         calls: tuple[dict[str, object], ...] = ()
         if request.tools and not row.error:
-            text, calls = parse_tool_calls(text)
+            text, calls = parse_tool_calls(text, request.tools)
         return Completion(
             text="" if row.error else text,
             tool_calls=calls,

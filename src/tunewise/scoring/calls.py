@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from tunewise.data.chat import Completion, Example, text_of
+from tunewise.data.tool_calls import parse_tool_calls
 from tunewise.scoring.answers import NO_GOLD, AnswerScorer, plain_calls
 from tunewise.scoring.base import ItemScore
 from tunewise.scoring.jsontext import json_values, read_json
@@ -35,12 +36,15 @@ class Call:
 
 
 def calls_in(text: str) -> list[Call]:
-    """The calls that a text holds: JSON alone or amid prose, ``<tool_call>`` tags, code fences.
+    """The calls that a text holds: in a family's form, JSON alone or amid prose, code fences.
 
     Known forms of one call: ``{"name": …, "arguments" | "parameters": {…}}``, the same inside
     ``function``, and the Berkeley leaderboard's ``{NAME: {ARGUMENT: …}}``. A text without any
     calls nothing.
     """
+    rest, marked = parse_tool_calls(text)
+    if marked and not _TAGGED.search(rest):  # a tag that stays is read more leniently below
+        return [call for value in marked for call in _calls(value)]
     tagged = _TAGGED.findall(text)
     whole = read_json(text)
     if tagged:

@@ -56,7 +56,7 @@ def prepare(request: Generate, serving: Serving, adapter: int) -> RequestState:
         echo=_echo(request, prompt, serving) if request.echo else None,
     )
     schema = _schema(request)
-    tools = bool(request.tools) and request.tool_choice != "none"
+    tools = request.tools if request.tool_choice != "none" else ()
     penalised = bool(request.frequency_penalty or request.presence_penalty)
     for choice in range(request.n):
         state.sequences.append(

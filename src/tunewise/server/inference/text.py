@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers.decoders import DecodeStream
 
-from tunewise.models.chat_format import parse_tool_calls
+from tunewise.data.tool_calls import MARKS, Tools, parse_tool_calls
 from tunewise.models.token_bytes import TokenBytes
+from tunewise.models.tool_calls import hidden_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_CALL = "<tool_call>"
 
 
 class _SlowStream:
     """What ``DecodeStream`` does, for tokenizers that are not of the ``tokenizers`` library."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
         self._ids: list[int] = []
         self._given = 0
 
     def step(self, token: int) -> str | None:
         self._ids.append(token)
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=self._skip)
         if text.endswith("\ufffd") or len(text) <= self._given:
             return None
         new: str = text[self._given :]
@@ -43,21 +43,22 @@ class TextStream:
     Args:
         tokenizer: of the model.
         stop: strings that end the answer and do not belong to it.
-        tools: the answer may be a tool call.
+        tools: definitions in OpenAI's form; with any, the answer may hold tool calls.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...], tools: bool
+        self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...], tools: Tools = ()
     ) -> None:
         self._tokenizer: Any = tokenizer
         self._fast = getattr(tokenizer, "_tokenizer", None)
         self._decode: Any = (
-            DecodeStream(skip_special_tokens=True)
+            DecodeStream(skip_special_tokens=not tools)
             if self._fast is not None
-            else _SlowStream(tokenizer)
+            else _SlowStream(tokenizer, not tools)
         )
         self._stop = stop
         self._tools = tools
+        self._hidden = hidden_tokens(tokenizer) if tools else frozenset()
         self._ids: list[int] = []
         self._decoded = ""
         self._at = 0
@@ -68,6 +69,8 @@ class TextStream:
 
         ``stopped`` tells that a stop string has come: the answer ends before it.
         """
+        if token in self._hidden:
+            return ""
         self._ids.append(token)
         if self._fast is not None:
             new = self._decode.step(self._fast, token)
@@ -79,13 +82,13 @@ class TextStream:
         """What was held back: the rest of the text, and the tool calls."""
         if not self.stopped:
             # Bytes that never became a character are shown as U+FFFD, as in the whole text.
-            whole = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+            whole = self._tokenizer.decode(self._ids, skip_special_tokens=not self._tools)
             if len(whole) > len(self._decoded) and whole.startswith(self._decoded):
                 self._decoded = whole
                 self._cut_at_stop(max(0, self._at - self._longest))
         rest = self._decoded[self._at :]
         self._at = len(self._decoded)
-        return parse_tool_calls(rest) if self._tools else (rest, ())
+        return parse_tool_calls(rest, self._tools) if self._tools else (rest, ())
 
     @property
     def _longest(self) -> int:
@@ -119,8 +122,9 @@ class TextStream:
         if self._tools:
             if text.lstrip()[:1] in ("", "{"):  # perhaps a bare call
                 return self._at
-            call = text.find(_CALL, self._at)
-            end = min(end, call if call >= 0 else _without_partial(text, _CALL))
+            for mark in MARKS:
+                call = text.find(mark, self._at)
+                end = min(end, call if call >= 0 else _without_partial(text, mark))
         return max(end, self._at)
 
 

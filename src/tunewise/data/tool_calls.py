@@ -1,0 +1,197 @@
+"""Tool calls read back from what a model wrote, in the forms of the families' templates.
+
+============================  ====================================================================
+Hermes, Qwen                  ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``
+Qwen3-Coder                   ``<function=NAME><parameter=KEY>VALUE</parameter></function>``
+Mistral                       ``[TOOL_CALLS] [{…}, …]``, later ``[TOOL_CALLS]NAME[ARGS]{…}``
+Llama 3.1                     ``<|python_tag|>{"name": …, "parameters": {…}}``, also without the tag
+Phi-4-mini                    ``<|tool_call|>[{…}, …]<|/tool_call|>``
+DeepSeek                      ``<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{…}<｜tool▁call▁end｜>``
+============================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Tools = Sequence[Mapping[str, Any]]
+Found = tuple[list[dict[str, Any]], int]
+
+_JSON = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
+_FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>(.*?)</function>", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^<>\s]+)>(.*?)</parameter>", re.DOTALL)
+_NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]\s*")
+_DEEPSEEK = re.compile(r"(?:function<｜tool▁sep｜>([\w.-]+)\s*```json|([\w.-]+)<｜tool▁sep｜>)\s*")
+_DEEPSEEK_ENDS = re.compile(r"\s*(?:```)?\s*<｜tool▁call▁end｜>(?:\s*<｜tool▁calls▁end｜>)?")
+
+
+def parse_tool_calls(text: str, tools: Tools = ()) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """Split an answer into its text and its tool calls.
+
+    Read are any number of calls in the forms of this module, or an answer that is one bare object
+    with a name and arguments. What only looks like a call stays text.
+
+    Args:
+        text: with the marks of calls still in it (``models/tool_calls.py``).
+        tools: definitions in OpenAI's form; their schemas give the types of XML parameters.
+
+    Returns:
+        The text around the calls, and the calls in OpenAI's form (arguments as a JSON string).
+    """
+    calls: list[dict[str, Any]] = []
+    around: list[str] = []
+    at = start = 0
+    while (match := _OPENING.search(text, at)) is not None:
+        found = _READERS[match.group()](text, match.end(), tools)
+        if found is None:
+            at = match.end()
+            continue
+        around.append(text[start : match.start()])
+        calls += found[0]
+        at = start = found[1]
+    if calls:
+        rest = "".join([*around, text[start:]]).replace("<｜tool▁calls▁begin｜>", "")
+        return rest.strip(), _numbered(calls)
+    bare = _objects(text, 0)
+    if bare is None or text[bare[1] :].strip() or not text.lstrip().startswith("{"):
+        return text, ()
+    return "", _numbered(bare[0])
+
+
+def _object(text: str, at: int) -> tuple[Any, int] | None:
+    try:
+        value: tuple[Any, int] = _JSON.raw_decode(text, _skip(text, at))
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _objects(text: str, at: int) -> Found | None:
+    """An object or a list of objects, each a call."""
+    read = _object(text, at)
+    if read is None:
+        return None
+    calls = [_call_from(value) for value in (read[0] if isinstance(read[0], list) else [read[0]])]
+    whole = [call for call in calls if call is not None]
+    return (whole, read[1]) if whole and len(whole) == len(calls) else None
+
+
+def _call_from(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", value.get("parameters"))
+    if isinstance(arguments, Mapping):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return {"name": value["name"], "arguments": arguments} if isinstance(arguments, str) else None
+
+
+def _closed(found: Found | None, text: str, end: str, *, optional: bool = False) -> Found | None:
+    if found is None:
+        return None
+    at = _skip(text, found[1])
+    if text.startswith(end, at):
+        return found[0], at + len(end)
+    return found if optional else None
+
+
+def _hermes(text: str, at: int, tools: Tools) -> Found | None:
+    return _closed(_objects(text, at) or _xml(text, at, tools), text, "</tool_call>")
+
+
+def _coder(text: str, at: int, tools: Tools) -> Found | None:
+    return _xml(text, at - len("<function="), tools)
+
+
+def _xml(text: str, at: int, tools: Tools) -> Found | None:
+    match = _FUNCTION.match(text, at)
+    if match is None or _PARAMETER.sub("", match.group(2)).strip():
+        return None
+    name = match.group(1)
+    values = {
+        key: _typed(value.removeprefix("\n").removesuffix("\n"), _schema(tools, name, key))
+        for key, value in _PARAMETER.findall(match.group(2))
+    }
+    return [{"name": name, "arguments": json.dumps(values, ensure_ascii=False)}], match.end()
+
+
+def _schema(tools: Tools, name: str, key: str) -> Any:
+    for tool in tools:
+        function = tool.get("function") or {}
+        if function.get("name") == name:
+            return ((function.get("parameters") or {}).get("properties") or {}).get(key)
+    return None
+
+
+def _typed(value: str, schema: Any) -> Any:
+    if isinstance(schema, Mapping) and schema.get("type") == "string":
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _mistral(text: str, at: int, tools: Tools) -> Found | None:
+    match = _NAMED.match(text, at)
+    if match is None:
+        return _objects(text, at)
+    return _with_name(match.group(1), text, match.end())
+
+
+def _with_name(name: str, text: str, at: int) -> Found | None:
+    read = _object(text, at)
+    if read is None or not isinstance(read[0], dict):
+        return None
+    return [{"name": name, "arguments": json.dumps(read[0], ensure_ascii=False)}], read[1]
+
+
+def _llama(text: str, at: int, tools: Tools) -> Found | None:
+    found = _objects(text, at)
+    while found is not None and text.startswith(";", _skip(text, found[1])):
+        more = _objects(text, _skip(text, found[1]) + 1)
+        if more is None:
+            break
+        found = found[0] + more[0], more[1]
+    return found
+
+
+def _phi(text: str, at: int, tools: Tools) -> Found | None:
+    return _closed(_objects(text, at), text, "<|/tool_call|>", optional=True)
+
+
+def _deepseek(text: str, at: int, tools: Tools) -> Found | None:
+    match = _DEEPSEEK.match(text, at)
+    if match is None:
+        return None
+    found = _with_name(match.group(1) or match.group(2), text, match.end())
+    end = _DEEPSEEK_ENDS.match(text, found[1]) if found else None
+    return (found[0], end.end()) if found and end else None
+
+
+_READERS: dict[str, Callable[[str, int, Tools], Found | None]] = {
+    "<tool_call>": _hermes,
+    "<function=": _coder,
+    "[TOOL_CALLS]": _mistral,
+    "<|python_tag|>": _llama,
+    "<|tool_call|>": _phi,
+    "<｜tool▁call▁begin｜>": _deepseek,
+}
+MARKS = (*_READERS, "<｜tool▁calls▁begin｜>")
+"""How calls begin: text from there on is held back while an answer is streamed."""
+_OPENING = re.compile("|".join(map(re.escape, _READERS)))
+
+
+def _numbered(calls: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"id": f"call_{number}", "type": "function", "function": call}
+        for number, call in enumerate(calls)
+    )
