@@ -43,6 +43,8 @@ def test_a_tie_of_bfloat16_is_broken_as_float32_breaks_it() -> None:
     assert found.dtype == torch.float32 and found.shape == (1, 3, 8)
     assert torch.equal(found, hidden.float() @ model.head.weight.float().T)
     assert (found.argmax(-1) == 5).all()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):  # as in training's answers
+        assert torch.equal(model.head(hidden), found)
 
 
 def test_training_and_float32_are_left_alone() -> None:

@@ -203,24 +203,22 @@ def _training(one: PlannedCandidate) -> str:
 
 
 def show_routes() -> None:
-    """Where fine-tuning can run."""
-    import importlib.util
-
-    from tunewise.routes.base import routes
+    """Where fine-tuning can run, and what is missing for it here."""
+    from tunewise.errors import TrainingError
+    from tunewise.routes.base import open_route, routes
 
     table = Table()
-    for column in ("route", "here", "how"):
+    for column in ("route", "ready", "what it takes, or what is missing"):
         table.add_column(column, overflow="fold")
-    for name, origin in routes().items():
-        missing = [
-            m for m in ("torch", "transformers", "peft") if importlib.util.find_spec(m) is None
-        ]
-        if name != "local":
-            table.add_row(name, "yes", f"from {origin}")
-        elif missing:
-            table.add_row(name, "no", 'pip install "tunewise[local]"')
-        else:
-            table.add_row(name, "yes", "this machine, LoRA or all weights")
+    for name in sorted(routes()):
+        try:
+            route = open_route(name)
+            missing = route.missing()
+            takes = "models with weights here" if route.capabilities.local_weights else "by name"
+            charges = ", charges money" if route.capabilities.charges_money else ""
+        except TrainingError as error:  # another package's route does not keep the others away
+            missing, takes, charges = f"{error.message}. {error.hint or ''}", "", ""
+        table.add_row(name, "no" if missing else "yes", missing or f"{takes}{charges}")
     Output().print(table)
 
 

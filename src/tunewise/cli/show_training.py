@@ -75,7 +75,7 @@ def show_training(tuned: Tuned, as_json: bool) -> None:
     console.print(f"Try it: {shlex.join(command)}")
     if tuned.instructions and len(tuned.instructions) > _SHORT:
         console.print("with the system message of its rows (--system): it was learnt with it")
-    if run.route == "local":
+    if tuned.folder is not None and run.tuned_model:
         console.print("Serve models and tune more by the OpenAI API: tunewise serve")
 
 

@@ -40,7 +40,8 @@ def _exact_where_high(head: nn.Linear, inputs: tuple[Tensor, ...], output: Tenso
     logits = output.float().reshape(-1, head.out_features)
     highest = logits.topk(min(HIGHEST, head.out_features), dim=-1).indices
     weights = head.weight[highest].float()
-    exact = torch.bmm(weights, hidden[:, :, None])[:, :, 0]
+    with torch.autocast(hidden.device.type, enabled=False):
+        exact = torch.bmm(weights, hidden[:, :, None])[:, :, 0]
     if head.bias is not None:
         exact = exact + head.bias[highest].float()
     return logits.scatter_(1, highest, exact).reshape(*output.shape)

@@ -80,12 +80,12 @@ def train_study(
     """
     with open_session(loaded, workspace, reporter) as session:
         if out is not None:
-            _check_out(out, hosted=session.hosted)
+            _check_out(out, given_back=session.capabilities.local_weights)
         tuner, rows, dev = _alone(session, with_dev=with_dev)
         reporter.note(_rows_note(rows, dev))
         with reporter.task("looking at rows and model"):
             tuner.check(asked=False)
-        if session.hosted:
+        if session.capabilities.charges_money:
             refuse_unaffordable(session.study, tuner.forecast().usd, 0.0, 1)
         rate, tried = tuner.learning_rate()
         result, run = tuner.tune(rate, seeds_of(session.study)[0], losses=True)
@@ -119,9 +119,9 @@ def train_study(
         )
 
 
-def _check_out(out: Path, *, hosted: bool) -> None:
+def _check_out(out: Path, *, given_back: bool) -> None:
     """Refuse before anything is trained what could not be copied afterwards."""
-    if hosted:
+    if not given_back:
         raise StudyError(
             "the weights of a hosted fine-tune stay with the provider",
             where="fine_tune.route",
@@ -241,16 +241,16 @@ def explain_study(
         alone: False tells the seeds of a whole study; a fine-tune alone takes the first.
 
     Raises:
-        StudyError: the route is a hosted service, which chooses by itself.
+        StudyError: the route does not train on this machine, and chooses by itself.
         TrainingError, DataError, ModelError: what would stop the run before its first step.
     """
     from tunewise.training.explain import setting, settings_of
 
     with open_session(loaded, workspace, reporter) as session:
         study = session.study
-        if session.hosted:
+        if not session.capabilities.this_machine:
             raise StudyError(
-                "a hosted service chooses what the study leaves open, and does not say why",
+                "a service chooses what the study leaves open, and does not say why",
                 where="fine_tune.route",
                 hint="--explain is for runs on this machine (`fine_tune.route: local`).",
             )

@@ -174,7 +174,9 @@ class Gates:
                     "basis": found.basis,
                 }
 
-            depends_on = self.session.inputs.forecast(spec, charged=self.session.hosted)
+            depends_on = self.session.inputs.forecast(
+                spec, charged=self.session.capabilities.charges_money
+            )
             found = self.store.stage(f"forecast-{spec.name}", "G2", depends_on, forecast)
             self._show_forecast(spec, found)
 
@@ -197,7 +199,7 @@ class Gates:
             text += f" of about {seconds:.0f} s"
         if memory is not None:
             text += f", {memory / 1e6:,.0f} MB of memory"
-        if self.session.hosted:
+        if self.session.capabilities.charges_money:
             usd = "an unknown sum" if found["usd"] is None else f"{found['usd']:.2f} US dollars"
             text += f" for {usd} each ({found['basis']})"
         self.reporter.note(text)

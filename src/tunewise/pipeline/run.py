@@ -153,12 +153,13 @@ def training_usd(session: Session, model: str, found: Forecast) -> float | None:
 
     None is unknown: no price file, or none of its prices is for training here.
     """
-    route = session.study.fine_tune.route
-    if route != "local":
+    if session.capabilities.charges_money:
         return found.usd
     if session.prices is None:
         return None
-    return session.prices.training_usd(route, model, found.seconds, found.tokens)
+    return session.prices.training_usd(
+        session.study.fine_tune.route, model, found.seconds, found.tokens
+    )
 
 
 def _usd(session: Session, model: str) -> float | None:

@@ -25,6 +25,7 @@ from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.store import Store
 from tunewise.pipeline.tuning import Tuner
 from tunewise.report.document import TrainingRun
+from tunewise.routes.base import Capabilities, open_route
 from tunewise.scoring.registry import get_scorer
 from tunewise.study.loading import LoadedStudy
 from tunewise.study.prices import Prices, load_prices, tuned_name
@@ -133,7 +134,7 @@ class Session:
             has_documents=self.study.data.documents is not None,
             has_model=model is not None,
             can_train=model is not None
-            and (self.hosted or parse_model(model, self.study.servers).is_local),
+            and parse_model(model, self.study.servers).is_local == self.capabilities.local_weights,
         )
         if not kinds:
             raise StudyError(
@@ -242,13 +243,13 @@ class Session:
         """
         model = spec.model or self.study.model
         local = model is not None and parse_model(model, self.study.servers).is_local
-        if model is None or local == self.hosted:
+        if model is None or local != self.capabilities.local_weights:
             route = self.study.fine_tune.route
             raise StudyError(
                 f"{model or 'no model'} cannot be fine-tuned by the route {route!r}",
                 where=f"candidates: {spec.name}",
                 hint="Name a hosted model such as openai:MODEL, or set `fine_tune.route: local`."
-                if self.hosted
+                if not self.capabilities.local_weights
                 else "Name a model with weights: a folder, a hub id, or tunewise/tiny; models of "
                 "a server are tuned there (`fine_tune.route: openai` or azure).",
             )
@@ -266,20 +267,30 @@ class Session:
             TrainingError: it failed.
             BudgetError: the study has now spent more than it may.
         """
-        if self.hosted:
+        if not self.capabilities.local_weights:
             base = spec.model or self.study.model
             assert base is not None
             self.engines.metered(tuned_name(base))
-        result, run = self.tuner(spec).tune(learning_rate, seed, rows)
-        if self.hosted and self.prices is not None:
-            usd = self.prices.training_usd(run.route, run.model, run.seconds, run.tokens)
+        tuner = self.tuner(spec)
+        result, run = tuner.tune(learning_rate, seed, rows)
+        if self.capabilities.charges_money:
+            usd = None
+            if self.prices is not None:
+                usd = self.prices.training_usd(run.route, run.model, run.seconds, run.tokens)
+            if usd is None:  # the route's own price, for as many of the rows
+                whole = tuner.forecast().usd
+                share = 1.0 if rows is None else len(rows) / max(1, len(tuner.train))
+                usd = None if whole is None else whole * share
             self.engines.pay(usd or 0.0)
         return result, run
 
-    @property
-    def hosted(self) -> bool:
-        """Whether fine-tuning runs where the weights stay."""
-        return self.study.fine_tune.route in ("openai", "azure")
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the route can on which the study's fine-tunes run."""
+        route = open_route(
+            self.study.fine_tune.route, servers=self.study.servers, prices=self.prices
+        )
+        return route.capabilities
 
     def tuned_engine(
         self,
@@ -299,7 +310,7 @@ class Session:
         assert base is not None
         if remote is not None:
             return self.engines.get(remote, billed_as=tuned_name(base))
-        if self.hosted:
+        if not self.capabilities.local_weights:
             raise TrainingError(
                 f"{spec.name}: the tuned model cannot be asked until it is deployed",
                 where="fine_tune.hosted.deploy",

@@ -11,7 +11,6 @@ from typing import Any
 
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import BudgetError, StudyError, TrainingError
-from tunewise.models.names import parse_model
 from tunewise.pipeline.following import Follower, wait
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
@@ -88,7 +87,7 @@ class Tuner:
         assert model is not None
         self.model = model
         self._revision = revision or model
-        self.on_this_machine = parse_model(model, study.servers).is_local
+        self.on_this_machine = self.route.capabilities.this_machine
         self._digested: tuple[Sequence[Example], str] | None = None
 
     def job(self, learning_rate: float, seed: int, rows: Sequence[Example]) -> TrainingJob:
@@ -181,7 +180,8 @@ class Tuner:
     def learning_rates(self) -> list[float]:
         """The learning rates to choose from: those that are given, or the usual ones.
 
-        Where there are no dev rows to choose on, the middle one of the usual ones stands alone.
+        Where there are no dev rows to choose on, or tries would run elsewhere, the middle one of
+        the usual ones stands alone.
         """
         from tunewise.training.sweep import count_parameters, default_learning_rates
 
@@ -189,11 +189,11 @@ class Tuner:
         given = fine_tune.learning_rate
         if given is not None:
             return [given] if isinstance(given, float) else list(given)
-        if not self.on_this_machine:
-            return [1.0]  # a hosted service has its own, and a factor on it
+        if not self.route.capabilities.local_weights:
+            return [1.0]  # a service has its own, and a factor on it
         parameters = count_parameters(self.model)
         usual = default_learning_rates(parameters, fine_tune.adapter, fine_tune.method)
-        return list(usual) if len(self.dev) else [usual[1]]
+        return list(usual) if len(self.dev) and self.on_this_machine else [usual[1]]
 
     def learning_rate(self) -> tuple[float, list[dict[str, Any]]]:
         """The study's learning rate, or the best of several on dev loss, with all tries."""
@@ -202,6 +202,12 @@ class Tuner:
         values = self.learning_rates()
         if len(values) == 1:
             return values[0], []
+        if not self.on_this_machine:
+            raise StudyError(
+                "several learning rates can be tried on this machine only",
+                where="fine_tune.learning_rate",
+                hint="Give one, or leave it out.",
+            )
         effort = EFFORTS[self.study.effort]
         job = self.job(values[len(values) // 2], seeds_of(self.study)[0], self.train)
         with self.reporter.task("learning rate") as progress:
@@ -258,7 +264,7 @@ class Tuner:
             method=self.study.fine_tune.method,
             model=self.model,
             seed=seed,
-            learning_rate=learning_rate if self.on_this_machine else None,
+            learning_rate=learning_rate if self.route.capabilities.local_weights else None,
             epochs=result.config.get("epochs", job.epochs),
             steps=result.steps,
             tokens=result.tokens,

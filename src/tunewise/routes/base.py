@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunewise.data.findings import Finding
-from tunewise.errors import TrainingError
+from tunewise.errors import TrainingError, TunewiseError
 from tunewise.training.job import TrainingJob, TrainingResult
 
 if TYPE_CHECKING:
@@ -105,14 +106,40 @@ class Handle(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the program asks of a route before it uses it; nobody goes by a route's name.
+
+    The defaults are those of a service of which nothing is known: it keeps the weights, it may
+    charge money, and nothing of it runs on this machine.
+
+    Attributes:
+        local_weights: it tunes a model whose weights lie on this machine, and gives weights back;
+            else it tunes models by name, and the tuned one is asked where it was made.
+        this_machine: it trains here, in a process that this one can pause. Several learning rates
+            are then tried, trackers follow it, and its settings can be explained beforehand.
+        charges_money: what a run costs counts against ``costs.max_usd``.
+    """
+
+    local_weights: bool = False
+    this_machine: bool = False
+    charges_money: bool = True
+
+
 class Route(Protocol):
     """A place where fine-tuning runs.
 
     Attributes:
         name: as written in ``fine_tune.route``.
+        capabilities: what it can; see ``Capabilities``.
     """
 
     name: str
+    capabilities: Capabilities
+
+    def missing(self) -> str | None:
+        """What must be done here before it can be used, in a sentence; None if nothing."""
+        ...
 
     def check(self, job: TrainingJob) -> list[Finding]:
         """Whether it can, before anything is spent: an ``error`` among the findings says no."""
@@ -131,57 +158,76 @@ class Route(Protocol):
         ...
 
 
-_BUILT_IN: Mapping[str, str] = {
-    "local": "tunewise.routes.local:LocalRoute",
-    "openai": "tunewise.routes.openai:OpenAIRoute",
-    "azure": "tunewise.routes.azure:AzureRoute",
-}
+GROUP = "tunewise.routes"
+"""Entry points that name a class or function; called with what it takes of ``servers`` (the
+study's) and ``prices`` (of its price file, or None), by keyword, it returns a ``Route``."""
 
 
-def routes() -> dict[str, str]:
-    """Names of all installed routes and where each comes from."""
-    found = dict(_BUILT_IN)
-    found.update({e.name: e.value for e in entry_points(group="tunewise.routes")})
+def routes() -> dict[str, EntryPoint]:
+    """All installed routes by name.
+
+    Raises:
+        TrainingError: two packages bring a route of the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise TrainingError(
+                f"two packages bring a route called {entry.name!r}: {_package(other)} and "
+                f"{_package(entry)}",
+                where=f"fine_tune.route: {entry.name}",
+                hint="Uninstall one of them.",
+            )
     return found
 
 
 def open_route(
     name: str, *, servers: Mapping[str, Server] | None = None, prices: Prices | None = None
 ) -> Route:
-    """The route called ``name``: a built-in one, or one of an entry point ``tunewise.routes``.
+    """The route called ``name``, of this package or another.
 
     Args:
-        servers: the study's, for the hosted routes.
-        prices: what hosted training costs.
+        servers: the study's, for routes that go to one.
+        prices: what training costs.
 
     Raises:
-        TrainingError: there is none of that name, or it cannot be imported.
+        TrainingError: there is none of that name, it cannot be imported, or it is no route.
     """
-    if name == "local":
-        from tunewise.routes.local import LocalRoute
+    known = routes()
+    entry = known.get(name)
+    if entry is None:
+        raise TrainingError(
+            "no such route",
+            where=f"fine_tune.route: {name}",
+            hint=f"Installed routes: {', '.join(sorted(known))}.",
+        )
+    try:
+        factory = entry.load()
+        takes = inspect.signature(factory).parameters
+        given = {"servers": servers, "prices": prices}
+        route: Route = factory(**{key: value for key, value in given.items() if key in takes})
+    except TunewiseError:
+        raise
+    except Exception as error:  # another package's code
+        raise TrainingError(
+            f"the route cannot be opened: {error}",
+            where=f"fine_tune.route: {name}",
+            hint=f"It comes from {_package(entry)} ({entry.value}); is that package complete?",
+        ) from error
+    lacking = [part for part in _PARTS if not hasattr(route, part)]
+    if lacking:
+        raise TrainingError(
+            f"the route has no {' and no '.join(f'`{part}`' for part in lacking)}",
+            where=f"fine_tune.route: {name}",
+            hint=f"It comes from {_package(entry)}, which is for another version of Tunewise.",
+        )
+    return route
 
-        return LocalRoute()
-    if name == "openai":
-        from tunewise.routes.openai import OpenAIRoute
 
-        return OpenAIRoute(servers, prices)
-    if name == "azure":
-        from tunewise.routes.azure import AzureRoute
+_PARTS = ("name", "capabilities", "missing", "check", "forecast", "submit", "attach")
 
-        return AzureRoute(servers, prices)
-    for entry in entry_points(group="tunewise.routes", name=name):
-        try:
-            route: Route = entry.load()()
-        except Exception as error:  # another package's code
-            raise TrainingError(
-                f"the route cannot be opened: {error}",
-                where=f"fine_tune.route: {name}",
-                hint=f"It comes from {entry.value}; is that package complete?",
-            ) from error
-        return route
-    known: Sequence[str] = sorted(routes())
-    raise TrainingError(
-        "no such route",
-        where=f"fine_tune.route: {name}",
-        hint=f"Installed routes: {', '.join(known)}.",
-    )
+
+def _package(entry: EntryPoint) -> str:
+    """The package that an entry point comes from, with its version."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value

@@ -8,11 +8,11 @@ from typing import Any
 
 from tunewise.data.chat import canonical_hash
 from tunewise.data.findings import Finding
-from tunewise.errors import ModelError, TrainingError, WorkspaceError
+from tunewise.errors import ModelError, StudyError, TrainingError, WorkspaceError
 from tunewise.models.names import ModelRef, parse_model
 from tunewise.models.opening import place_of
 from tunewise.models.retry import Patience
-from tunewise.routes.base import Forecast
+from tunewise.routes.base import Capabilities, Forecast
 from tunewise.routes.hosted_calls import Connection, UnknownOutcome, connect, explained, made_once
 from tunewise.routes.hosted_files import find_file, remove_files, upload_file
 from tunewise.routes.hosted_handle import HostedHandle
@@ -45,6 +45,7 @@ class HostedRoute:
     """
 
     name = ""
+    capabilities = Capabilities()
 
     def __init__(
         self,
@@ -89,6 +90,14 @@ class HostedRoute:
             rows=0 if job is None else len(job.examples),
             poll_seconds=self.poll_seconds,
         )
+
+    def missing(self) -> str | None:
+        """The key or address that the environment does not have; servers of a study have theirs."""
+        try:
+            place_of(parse_model(f"{self.name}:MODEL"))
+        except (ModelError, StudyError) as error:
+            return f"{error.message}. {error.hint or ''}".strip()
+        return None
 
     # --- the route ---------------------------------------------------------------------------
 

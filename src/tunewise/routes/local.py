@@ -13,7 +13,7 @@ from typing import Any
 
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError
-from tunewise.routes.base import Event, Forecast, State, Status
+from tunewise.routes.base import Capabilities, Event, Forecast, State, Status
 from tunewise.training.fork_server import Process, start
 from tunewise.training.job import LossSpikeError, NotFiniteError, TrainingJob, TrainingResult
 from tunewise.training.job_files import write_job
@@ -33,6 +33,14 @@ class LocalRoute:
     """Runs jobs in child processes; a job's id is its output folder."""
 
     name = "local"
+    capabilities = Capabilities(local_weights=True, this_machine=True, charges_money=False)
+
+    def missing(self) -> str | None:
+        """The packages that train, where they are not installed."""
+        from importlib.util import find_spec
+
+        absent = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
+        return f'pip install "tunewise[local]" (for {", ".join(absent)})' if absent else None
 
     def check(self, job: TrainingJob) -> list[Finding]:
         """The label audit: encodes all rows, loads only the tokenizer.

@@ -1,0 +1,216 @@
+"""A package from a folder brings a route, a candidate, a metric and a tracker: what is said of the
+built-in ones holds for them, and nothing goes by a name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import contracts
+from cli_support import COMMAND, environment
+from models_support import save_model
+from tunewise.candidates.classifier import Classifier
+from tunewise.data.chat import Example
+from tunewise.routes.base import open_route, routes
+from tunewise.scoring.registry import get_scorer
+from tunewise.study.schema import FineTune
+from tunewise.training.job import TrainingJob
+from tunewise.training.trackers import TensorBoard, TrackedRun
+
+PACKAGE = Path(__file__).parent / "plugin_package"
+WORDS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip has installed the package."""
+    folder = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(PACKAGE, folder / "source")
+    target = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*pip, "--no-index", "--target", target, source], capture_output=True, text=True
+    )
+    if "No module named pip" in done.stderr:
+        pytest.skip("this environment has no pip")
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def plugin(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(installed)
+    monkeypatch.setenv("ACME_NOTES", str(tmp_path / "notes.jsonl"))
+    yield installed
+    for name in [m for m in sys.modules if m.startswith("acme_tunewise")]:
+        del sys.modules[name]
+
+
+def examples(n: int) -> list[Example]:
+    return [
+        Example(
+            f"row-{i}",
+            (
+                {"role": "user", "content": f"Say the last word of: note {i} {WORDS[i % 3]}."},
+                {"role": "assistant", "content": WORDS[i % 3] if i % 5 else "green"},
+            ),
+        )
+        for i in range(n)
+    ]
+
+
+def job(folder: Path) -> TrainingJob:
+    return TrainingJob(
+        model=str(save_model(folder / "model")),
+        examples=examples(12),
+        dev=examples(4),
+        fine_tune=FineTune(batch_size=4, lora={"rank": 4}, precision="float32"),
+        learning_rate=1e-3,
+        epochs=1,
+        seed=0,
+        output=folder / "job",
+        threads=1,
+    )
+
+
+@pytest.mark.parametrize("name", ["local", "acme"])
+def test_routes_keep_their_contract(plugin: Path, tmp_path: Path, name: str) -> None:
+    route = open_route(name)
+    assert route.name == name and name in routes()
+    contracts.check_route(route, job(tmp_path))
+
+
+def test_candidates_keep_their_contract(plugin: Path) -> None:
+    from acme_tunewise.candidate import LastWord
+
+    rows = examples(60)
+    for candidate in (Classifier("plain", get_scorer("accuracy")), LastWord("last")):
+        contracts.check_candidate(candidate, rows[:45], rows[45:])
+
+
+@pytest.mark.parametrize("name", ["exact_match", "token_f1", "macro_f1", "same_length"])
+def test_metrics_keep_their_contract(plugin: Path, name: str) -> None:
+    contracts.check_scorer(get_scorer(name), examples(9))
+
+
+def test_trackers_keep_their_contract(plugin: Path, tmp_path: Path) -> None:
+    from acme_tunewise.tracker import AcmeLog
+
+    run = TrackedRun("0" * 16, "a run", tmp_path, {"model": "m"}, resumed=False)
+    for open_it in (TensorBoard, AcmeLog):
+        contracts.check_tracker(open_it, run)
+        contracts.check_tracker(open_it, replace(run, resumed=True))
+
+
+def run_study(installed: Path, folder: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
+    """The command on a study that uses all four, in a process of its own."""
+    save_model(folder / "model")
+    lines = [json.dumps({"input": e.user_text, "output": e.answer}) + "\n" for e in examples(90)]
+    (folder / "rows.jsonl").write_text("".join(lines))
+    study = {
+        "name": "acme",
+        "model": "./model",
+        "data": {"examples": "rows.jsonl", "max_test_rows": 20},
+        "metric": {"name": "same_length", "options": {"slack": 1}},
+        "candidates": [{"kind": "last_word"}, "zero_shot", "fine_tuned"],
+        "fine_tune": {"route": "acme", "epochs": 1},
+        "forgetting": {"suite": None},
+        "servers": {"mine": {"base_url": "http://localhost:1/v1"}},
+        "output": {"max_tokens": 3},
+        "effort": "quick",
+        **changes,
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    env = environment(
+        PYTHONPATH=str(installed),
+        ACME_NOTES=str(folder / "notes.jsonl"),
+        TUNEWISE_HOME=str(folder / "ws"),
+    )
+    return subprocess.run(
+        [COMMAND, "run", "study.yaml", "--json"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def test_a_study_on_somebody_else_s_route(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "prices.yaml").write_text(
+        "date: 2026-11-01\nsource: a test\nmodels: {}\ntraining: {}\n"
+    )
+    done = run_study(installed, tmp_path, costs={"prices": "prices.yaml"})
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(done.stdout)
+    assert verdict["metric"] == "same_length" and verdict["ended_at"] == "G5"
+    assert {c["name"] for c in verdict["candidates"]} == {"last_word", "zero_shot", "fine_tuned"}
+    # Once, with one learning rate: nothing was swept on this machine, and it got what it takes.
+    (told,) = map(json.loads, (tmp_path / "notes.jsonl").read_text().splitlines())
+    assert told["servers"] == ["mine"] and told["prices"] == "2026-11-01"
+    (run,) = verdict["training"]
+    assert run["route"] == "acme" and run["learning_rate"] == told["learning_rate"]
+    assert verdict["cost"]["spent_usd"] == pytest.approx(3.0)
+
+
+def test_the_budget_holds_on_every_route(installed: Path, tmp_path: Path) -> None:
+    done = run_study(installed, tmp_path, costs={"max_usd": 2.5})
+    assert done.returncode == 3 and "about 3.00 US dollars, the limit is 2.50" in done.stderr
+    assert not (tmp_path / "notes.jsonl").exists()
+
+
+def test_a_broken_plugin_harms_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunewise.errors import TrainingError
+
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tunewise.routes]\nbroken = broken_module:Route\n")
+    (tmp_path / "broken_module.py").write_text("import not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert open_route("local").name == "local"
+    with pytest.raises(TrainingError, match="cannot be opened: No module named") as caught:
+        open_route("broken")
+    assert caught.value.hint is not None and "broken 1.0" in caught.value.hint
+    (info / "entry_points.txt").write_text("[tunewise.routes]\nlocal = broken_module:Route\n")
+    with pytest.raises(TrainingError, match=r"two packages bring a route called 'local': .*broken"):
+        open_route("local")
+
+
+def test_a_tracker_of_a_package_follows_a_run(installed: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    lines = [json.dumps({"input": e.user_text, "output": e.answer}) + "\n" for e in examples(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    env = environment(PYTHONPATH=str(installed), TUNEWISE_HOME=str(tmp_path / "ws"))
+    flags = [
+        "--model",
+        "./model",
+        "--epochs",
+        "1",
+        "--learning-rate",
+        "0.001",
+        "--report-to",
+        "acme_log",
+    ]
+    done = subprocess.run(
+        [COMMAND, "train", "rows.jsonl", *flags],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    (log,) = (tmp_path / "ws").rglob("acme.jsonl")
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "train/loss" in told[0] and told[-1] == {"succeeded": True}
