@@ -284,8 +284,8 @@ class _Run:
                 place,
                 "info",
                 "the answer is labelled as not wanted: it is no reference, is never shown as an "
-                "example, and only the methods kto and reward learn from it",
-                "Nothing to do.",
+                "example, and only the method kto learns from it",
+                "Set `fine_tune.method: kto`, or leave such rows out.",
             )
         if row.rejected is not None and same_answer(row.target, row.rejected):
             self.book.add(

@@ -16,6 +16,7 @@ from tunewise.data.formats import split_name
 from tunewise.data.labels import LabelCounts
 from tunewise.data.read import parts_of, read_examples
 from tunewise.data.split import TEST_MOST, TEST_ROWS, TEST_SHARE
+from tunewise.errors import DataError
 from tunewise.study.schema import Columns
 
 LOOKED_AT = 20_000
@@ -58,6 +59,15 @@ def propose(
         # Once more without a collector, so that the first problem is told.
         next(read_examples(path, columns=columns, encoding=encoding))
     more = next(stream, None) is not None
+    judged = [row for row in rows if row.desirable is not None]
+    looked_at, rows = len(rows), [row for row in rows if row.desirable is not False]
+    if not rows:
+        raise DataError(
+            f"all {looked_at:,} answers are labelled as not wanted: without wanted ones there is "
+            "nothing to tune for, and nothing to test on",
+            where=str(path),
+            hint="Give rows with wanted answers too.",
+        )
     reasons: list[str] = []
     metric, labels = _metric(rows, reasons)
     form = _form(rows, metric, labels)
@@ -68,6 +78,15 @@ def propose(
     study["data"] = _data(path, columns, encoding, documents)
     study["metric"] = metric
     study["candidates"] = _candidates(rows, labels is not None, documents is not None, reasons)
+    if len(rows) < looked_at:
+        study["fine_tune"] = {"method": "kto"}
+        reasons.append(
+            f"method kto: {looked_at - len(rows):,} of {len(judged):,} labelled answers are not "
+            "wanted; they are learnt from as such, and all else goes by the wanted ones"
+        )
+    elif _most_pairs(rows):
+        study["fine_tune"] = {"method": "dpo"}
+        reasons.append("method dpo: the rows have a wanted and an unwanted answer")
     _explain_splits(path, rows, reasons)
     return Proposal(study, reasons, _warnings(rows, more))
 
@@ -214,9 +233,16 @@ def _warnings(rows: Sequence[Example], more: bool) -> list[str]:
         )
     if more:
         warnings.append(f"only the first {LOOKED_AT:,} rows were looked at")
-    if any(row.rejected is not None or row.desirable is not None for row in rows):
-        warnings.append("the rows hold preferences; the study uses the wanted answers")
+    if any(row.rejected is not None for row in rows):
+        warnings.append(
+            "the rows hold preferences: baselines and the test go by the wanted answers, and "
+            "`method: dpo` learns from both"
+        )
     return warnings
+
+
+def _most_pairs(rows: Sequence[Example]) -> bool:
+    return sum(row.rejected is not None for row in rows) >= 0.9 * len(rows)
 
 
 def _most(answers: Iterable[str], holds: Callable[[str], bool]) -> bool:

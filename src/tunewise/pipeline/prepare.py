@@ -21,6 +21,7 @@ from tunewise.errors import DataError
 from tunewise.pipeline.evidence import dev_by_hash
 from tunewise.pipeline.reporter import Reporter
 from tunewise.study.schema import CandidateSpec, Study
+from tunewise.words import plural, some_of
 
 _PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "scipy", "openai")
 
@@ -30,12 +31,17 @@ class Prepared:
     """The rows of a study, and what the audit says of them.
 
     Attributes:
-        split: train, dev and test.
-        left_out: rows that could not be read, with their reasons in the findings.
+        split: train, dev and test; every answer in them is wanted.
+        problems: rows that could not be read, with their reasons.
+        unwanted: rows of train whose answer is labelled as not wanted (KTO). They are no
+            reference, no example to show and nothing to imitate.
+        unwanted_count: such rows in all three parts.
     """
 
     split: Split
     problems: tuple[Problem, ...] = ()
+    unwanted: tuple[Example, ...] = ()
+    unwanted_count: int = 0
 
 
 def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Prepared:
@@ -52,9 +58,22 @@ def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Pre
             split = read_split(study.data, on_problem=problems.append)
     except DataError as error:
         raise _with_reason(error, study, problems) from error
-    if not split.test:
+    parts = (split.train, split.dev, split.test)
+    train, dev, test = (tuple(r for r in part if r.desirable is not False) for part in parts)
+    count = sum(map(len, parts)) - len(train) - len(dev) - len(test)
+    if split.test and not test:
+        raise DataError(
+            f"the answers of {some_of(len(split.test), len(split.test), 'test row')} are labelled "
+            "as not wanted, so there is nothing to compare an answer with",
+            where=study.data.test or study.data.examples or study.data.train,
+            hint="Give test rows with wanted answers.",
+        )
+    if not test:
         raise DataError("there are no test rows", where="data", hint="Set `data.test`.")
-    return Prepared(split, tuple(problems))
+    unwanted = tuple(row for row in split.train if row.desirable is False)
+    return Prepared(
+        replace(split, train=train, dev=dev, test=test), tuple(problems), unwanted, count
+    )
 
 
 def _with_reason(error: DataError, study: Study, problems: Sequence[Problem]) -> DataError:
@@ -137,6 +156,14 @@ def audit_stage(study: Study, prepared: Prepared, reporter: Reporter) -> dict[st
         warnings.append("Whether the systems had seen the test rows before cannot be verified.")
         if not split.train:
             warnings.append("Leaks are not checked: the training rows are not named.")
+    if prepared.unwanted_count:
+        learnt = (
+            "`kto` learns from them" if study.fine_tune.learns_unwanted else "`method: kto` would"
+        )
+        warnings.append(
+            f"{plural(prepared.unwanted_count, 'row')} labelled as not wanted: no reference, no "
+            f"example and nothing to imitate; {learnt}."
+        )
     groups = {row.id: row.group for row in split.test if row.group is not None}
     dev_groups = {row.id: row.group for row in split.dev if row.group is not None}
     if not groups:

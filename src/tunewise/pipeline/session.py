@@ -201,10 +201,11 @@ class Session:
             return self._tuners[spec.name]
         self.check_tunable(spec)
         context = self.context(spec)
-        shown = training_examples(
-            spec, context=context, train=[*self.train, *self.dev], dev=self.dev
-        )
-        cut = len(self.train)
+        train = [*self.train]
+        if self.study.fine_tune.learns_unwanted:
+            train += self.prepared.unwanted
+        shown = training_examples(spec, context=context, train=[*train, *self.dev], dev=self.dev)
+        cut = len(train)
         learnt = shown[:cut]
         if self.study.fine_tune.method == "pretrain" and self._documents:
             from tunewise.training.methods.pretrain import as_examples

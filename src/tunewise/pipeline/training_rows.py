@@ -73,9 +73,13 @@ def read_training_rows(
     book = FindingBook()
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     splits, ranks = array("B"), array("Q")
+    unwanted = 0
     try:
         with reporter.task("reading rows"):
             for example, split in _streamed(study, book):
+                if example.desirable is False and not study.fine_tune.learns_unwanted:
+                    unwanted += 1
+                    continue
                 write_row(file, example)
                 splits.append(_SPLITS.index(split))
                 ranks.append(_rank(example))
@@ -86,6 +90,11 @@ def read_training_rows(
         first = f", the first at {finding.rows[0]}" if finding.rows else ""
         left_out = " left out" if finding.severity == "error" else ""
         reporter.warn(f"{plural(finding.count, 'row')}{left_out}: {finding.message}{first}")
+    if unwanted:
+        reporter.warn(
+            f"{plural(unwanted, 'row')} left out: the answer is labelled as not wanted, and "
+            f"`{study.fine_tune.method}` would learn to give it; `method: kto` learns from both"
+        )
     rows = RowFile(file)
     codes, order = np.asarray(splits, np.uint8), np.asarray(ranks, np.uint64)
     train, dev = (np.flatnonzero(codes == code) for code in (0, 1))
@@ -99,7 +108,9 @@ def read_training_rows(
         how = "cut by hash" if len(dev) else "none: too few rows, or all of one group"
     if not len(train):
         hint = "Rows that call themselves test are not learnt from." if len(codes) else None
-        if not len(codes) and book.findings():
+        if not len(codes) and unwanted:
+            hint = "Every answer is labelled as not wanted. `method: kto` learns from such rows."
+        elif not len(codes) and book.findings():
             hint = f"All were left out: {book.findings()[0].message}. {book.findings()[0].fix}"
         raise DataError(
             "there are no rows to learn from",

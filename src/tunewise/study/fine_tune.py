@@ -246,3 +246,8 @@ class FineTune(Strict):
         if self.reward is not None and self.grader is not None:
             raise ValueError("give either `reward` or `grader`, not both")
         return self
+
+    @property
+    def learns_unwanted(self) -> bool:
+        """Rows whose answer is labelled as not wanted are learnt from, as what not to answer."""
+        return self.method == "kto"
