@@ -53,7 +53,8 @@ _COST_REASONS: Mapping[str, tuple[str, str]] = {
 
 
 _METHODS: Mapping[str, str] = {
-    "newcombe_paired_10": "Newcombe's paired interval",
+    "newcombe_tango": "the envelope of Newcombe's and Tango's paired intervals",
+    "rare_events": "interval for few rows that differ",
     "paired_t": "paired t interval",
     "bca_bootstrap": "BCa paired bootstrap",
     "zero_variance": "bound for rows that do not vary",

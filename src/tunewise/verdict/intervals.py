@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+_BISECTIONS = 48  # 2/2**48 is far below what a double near 1 can hold of a limit
+
 
 class Limits(NamedTuple):
     """Lower and upper limit of an interval."""
@@ -121,6 +123,79 @@ def newcombe(
     return Limits(float(low), float(high))
 
 
+def tango_limits(
+    both: npt.ArrayLike,
+    only_first: npt.ArrayLike,
+    only_second: npt.ArrayLike,
+    neither: npt.ArrayLike,
+    *,
+    alpha: float = 0.05,
+) -> tuple[FloatArray, FloatArray]:
+    """Tango's score interval for a paired difference, for many tables.
+
+    The limits are where ``(b − c − nδ)² = z²·n·(2q + δ(1 − δ))``, with ``q`` the maximum-likelihood
+    share of "only second" under the difference ``δ``. Source: Tango (1998), Statistics in
+    Medicine 17, 891-908. The difference is first − second; all four counts broadcast.
+    """
+    a, b, c, d = (np.asarray(x, dtype=np.float64) for x in (both, only_first, only_second, neither))
+    n = a + b + c + d
+    z = two_sided_z(alpha)
+
+    def inside(delta: FloatArray) -> npt.NDArray[np.bool_]:
+        linear = (2 * n - b + c) * delta - b - c
+        constant = -c * delta * (1 - delta)
+        root = np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0))
+        q = np.maximum((root - linear) / (4 * n), 0.0)
+        variance = n * np.maximum(2 * q + delta * (1 - delta), 0.0)
+        return np.asarray((b - c - n * delta) ** 2 <= z * z * variance)
+
+    def limit(end: float) -> FloatArray:
+        # The score statistic falls steadily in delta, so each limit is the one crossing between
+        # the estimate and the end of the range.
+        near = np.asarray((b - c) / n, dtype=np.float64)
+        far = np.full_like(near, end)
+        for _ in range(_BISECTIONS):
+            middle = (near + far) / 2
+            kept = inside(middle)
+            near, far = np.where(kept, middle, near), np.where(kept, far, middle)
+        return np.asarray(np.where(inside(np.full_like(near, end)), end, far), dtype=np.float64)
+
+    return limit(-1.0), limit(1.0)
+
+
+def newcombe_tango_limits(
+    both: npt.ArrayLike,
+    only_first: npt.ArrayLike,
+    only_second: npt.ArrayLike,
+    neither: npt.ArrayLike,
+    *,
+    alpha: float = 0.05,
+) -> tuple[FloatArray, FloatArray]:
+    """The envelope of Newcombe's and Tango's intervals, for many tables.
+
+    Where few rows differ Newcombe's upper limit is too low (accuracy 50 %, n = 100, no row lost:
+    the true gain lies above it in 11 % of tests), and Tango's lower limit too high (5 %); each is
+    right where the other fails. Without any differing row it is Tango's interval.
+    ``tests/test_verdict_intervals.py`` holds the one-sided errors of the two together.
+    """
+    counts = (both, only_first, only_second, neither)
+    low, high = newcombe_limits(*counts, alpha=alpha)
+    tango_low, tango_high = tango_limits(*counts, alpha=alpha)
+    alike = (np.asarray(only_first) + np.asarray(only_second)) == 0
+    return (
+        np.asarray(np.where(alike, tango_low, np.minimum(low, tango_low)), dtype=np.float64),
+        np.asarray(np.where(alike, tango_high, np.maximum(high, tango_high)), dtype=np.float64),
+    )
+
+
+def newcombe_tango(
+    both: int, only_first: int, only_second: int, neither: int, *, alpha: float = 0.05
+) -> Limits:
+    """``newcombe_tango_limits`` of one table."""
+    low, high = newcombe_tango_limits(both, only_first, only_second, neither, alpha=alpha)
+    return Limits(float(low), float(high))
+
+
 def mcnemar_midp(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> FloatArray:
     """McNemar's mid-p (Fagerland, Lydersen & Laake 2013); the counts broadcast.
 
@@ -153,6 +228,61 @@ def t_limits(estimate: float, se: float, df: float, *, alpha: float = 0.05) -> L
 def standard_error(differences: FloatArray) -> float:
     """Standard error of the mean of independent rows."""
     return float(np.std(differences, ddof=1)) / sqrt(len(differences))
+
+
+FEWEST_EVENTS = 20
+"""With fewer rows that differ, and most of them alike, t and BCa cover 77 to 93 %."""
+
+
+def few_events(differences: FloatArray) -> bool:
+    """Whether most rows do not differ from 0 at all, and few do."""
+    events = int(np.count_nonzero(np.abs(differences) > 1e-12))
+    return 0 < events < FEWEST_EVENTS and 2 * events <= len(differences)
+
+
+def rare_limits(
+    differences: FloatArray, *, alpha: float = 0.05, score_range: float = 1.0
+) -> Limits:
+    """The interval of a mean where few rows differ from 0 at all.
+
+    Student's t misses there: the few rows that happen to differ say little of how large a
+    difference can be. Gains and losses are each a sum of rare events with weights, whose limits
+    are those of Fay and Feuer (1997, Statistics in Medicine 16, 791-801) for weighted sums of
+    Poisson counts; the two are joined by MOVER (Zou & Donner 2008, Statistics in Medicine 27,
+    1693-1702). The largest weight is not known from few events, so it is drawn towards the
+    score's range: ``(k·max + range)/(k + 1)`` with ``k`` events.
+
+    Args:
+        differences: shape (n,); at least one is not 0.
+        score_range: the largest difference possible.
+    """
+    gains, losses = differences[differences > 0], -differences[differences < 0]
+    events = len(gains) + len(losses)
+    largest = max(float(part.max()) for part in (gains, losses) if len(part))
+    weight = (events * largest + score_range) / (events + 1)
+    (gain, gain_low, gain_high), (loss, loss_low, loss_high) = (
+        _weighted_poisson(part, weight, alpha) for part in (gains, losses)
+    )
+    n = len(differences)
+    below = sqrt((gain - gain_low) ** 2 + (loss_high - loss) ** 2)
+    above = sqrt((gain_high - gain) ** 2 + (loss - loss_low) ** 2)
+    return Limits((gain - loss - below) / n, (gain - loss + above) / n)
+
+
+def _weighted_poisson(
+    weights: FloatArray, largest: float, alpha: float
+) -> tuple[float, float, float]:
+    """The sum of events' weights, and its limits."""
+    from scipy.special import gammaincinv
+
+    total, squares = float(weights.sum()), float((weights**2).sum())
+    low = 0.0
+    if total > 0:
+        low = float(gammaincinv(total**2 / squares, alpha / 2)) * squares / total
+    total_high, squares_high = total + largest, squares + largest**2
+    shape = total_high**2 / squares_high
+    high = float(gammaincinv(shape, 1 - alpha / 2)) * squares_high / total_high
+    return total, low, high
 
 
 def zero_variance(

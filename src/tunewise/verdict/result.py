@@ -39,7 +39,7 @@ class PairedComparison:
         seeds, seeds_without: runs (or samples) averaged in each arm.
         about: the checkpoint, or with three or more training runs the recipe.
         with_score, without_score: the two scores.
-        without_low: lower Wilson limit of the score without (for "the target is met").
+        without_low: lower limit of the score without (for "the target is met").
         discordance: the 0/1 table; None for other scores or several runs.
         se: standard error of the gain, rows and runs together; 100 where it cannot be known.
         seed_se: its part that only more runs would shrink.

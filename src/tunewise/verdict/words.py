@@ -62,7 +62,8 @@ class ForgettingStatus(StrEnum):
 class Method(StrEnum):
     """How the interval of a paired difference was made."""
 
-    NEWCOMBE = "newcombe_paired_10"
+    NEWCOMBE_TANGO = "newcombe_tango"
+    RARE_EVENTS = "rare_events"
     PAIRED_T = "paired_t"
     BCA = "bca_bootstrap"
     ZERO_VARIANCE = "zero_variance"
