@@ -15,6 +15,7 @@ from tunewise.verdict.cost import NetBenefit
 from tunewise.verdict.decision import Baseline, Decision, Evidence, decide, meets_target
 from tunewise.verdict.planning import Remedy
 from tunewise.verdict.result import PairedComparison
+from tunewise.verdict.sentence import headline
 from tunewise.verdict.table import TABLE, gain_class
 from tunewise.verdict.words import About, Because, CostClass, ForgettingStatus, GainClass, Verdict
 
@@ -165,10 +166,21 @@ def test_a_target_met_by_the_baseline_ends_it_unless_there_is_something_to_save(
 def test_forgetting_overrules_a_gain(
     status: ForgettingStatus, verdict: Verdict, because: tuple[Because, ...]
 ) -> None:
-    decision = decide(evidence(measured(3.0, 9.0), forgetting=status))
+    found = evidence(measured(3.0, 9.0), forgetting=status, forgetting_vetoes=True)
+    decision = decide(found)
     assert (decision.verdict, decision.because) == (verdict, because)
     said = any("not measured" in note for note in decision.notes)
     assert said == (status is ForgettingStatus.UNMEASURED)
+
+
+@pytest.mark.parametrize("status", [ForgettingStatus.FAILED, ForgettingStatus.UNPROVEN])
+def test_a_suite_that_nobody_named_warns_and_does_not_overrule(status: ForgettingStatus) -> None:
+    found = evidence(measured(3.0, 9.0), forgetting=status, forgotten=4.1)
+    decision = decide(found)
+    assert (decision.verdict, decision.because) == (Verdict.FINE_TUNE, (Because.GAIN,))
+    assert decision.use == found.fine_tuned
+    assert any("forgetting.veto: true" in note for note in decision.notes)
+    assert "; it lost 4.1 points of general skills." in headline(decision, found)
 
 
 @pytest.mark.parametrize("status", list(ForgettingStatus))
@@ -400,5 +412,6 @@ def test_less_gain_never_turns_a_no_into_a_yes(situation: Evidence, by: float) -
 
 @given(situations())
 def test_a_lost_skill_never_helps(situation: Evidence) -> None:
-    failed = decide(replace(situation, forgetting=ForgettingStatus.FAILED))
+    lost = replace(situation, forgetting=ForgettingStatus.FAILED, forgetting_vetoes=True)
+    failed = decide(lost)
     assert failed.verdict is not Verdict.FINE_TUNE

@@ -104,7 +104,9 @@ CHEAPER_RIVAL = (
             "Do not fine-tune: few-shot prompting already meets the target of 65 (it scores 70.2).",
         ),
         (
-            study(measured(9.0, 4.0, 14.0), forgetting=ForgettingStatus.FAILED),
+            study(
+                measured(9.0, 4.0, 14.0), forgetting=ForgettingStatus.FAILED, forgetting_vetoes=True
+            ),
             None,
             "Do not fine-tune: it scores 9 points more than few-shot prompting (95 % interval "
             "4.0 to 14.0), but it lost skills that it must keep.",
@@ -155,7 +157,11 @@ CHEAPER_RIVAL = (
             "14.0), but it is not clear that this is worth what it costs.",
         ),
         (
-            study(measured(9.0, 4.0, 14.0), forgetting=ForgettingStatus.UNPROVEN),
+            study(
+                measured(9.0, 4.0, 14.0),
+                forgetting=ForgettingStatus.UNPROVEN,
+                forgetting_vetoes=True,
+            ),
             None,
             "Undecided: it scores 9 points more than few-shot prompting (95 % interval 4.0 to "
             "14.0), but it is not shown that other skills are kept; test on more such items.",

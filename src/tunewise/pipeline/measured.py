@@ -20,6 +20,7 @@ from tunewise.verdict.decision import Baseline, Evidence
 from tunewise.verdict.forgetting import UNMEASURED, Forgetting, Suite, measure_forgetting
 from tunewise.verdict.intervals import Limits
 from tunewise.verdict.result import PairedComparison
+from tunewise.verdict.words import ForgettingStatus
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,11 @@ class Measured:
             net_benefit=benefit,
             target=study.target.score,
             forgetting=self.forgetting.status,
+            forgetting_vetoes=study.forgetting.veto or bool(self.forgetting.lost),
+            forgotten=max(
+                (-s.change for s in self.forgetting.suites if s.status is ForgettingStatus.FAILED),
+                default=None,
+            ),
             broken=tuple(self.data.get("broken", [])),
             failed=failed,
             leaked=float(self.data.get("leaked_share", 0.0)),

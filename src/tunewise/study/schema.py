@@ -177,7 +177,13 @@ class Forgetting(Strict):
         "general", description="`general` (ships with Tunewise), a JSONL file of yours, or null"
     )
     margin: float = Field(3.0, gt=0, le=100, description="points it may lose")
-    must_pass: str | None = Field(None, description="JSONL file of rows it may not lose at all")
+    veto: bool = Field(
+        False,
+        description="a loss in the suite overrules a gain; otherwise it stands beside the headline",
+    )
+    must_pass: str | None = Field(
+        None, description="JSONL file of rows it may not lose at all; a lost one overrules a gain"
+    )
 
 
 class Traffic(Strict):

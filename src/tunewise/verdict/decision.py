@@ -61,6 +61,9 @@ class Evidence:
             the gain costs more than nothing and the value is unknown.
         target: a score that is already enough; None: there is none.
         forgetting: whether the tuned model lost what the base could do.
+        forgetting_vetoes: a loss overrules a gain: the study says so, or a row that must pass is
+            lost. A suite that nobody named only warns.
+        forgotten: the largest loss in a suite that failed, in points; None where none did.
         broken: what is wrong with ids or split, one sentence each.
         failed: share of failed requests (0..1) of each primary arm, by name.
         leaked: share (0..1) of the test rows that leak: exact, group, time, or verified
@@ -78,6 +81,8 @@ class Evidence:
     break_even_value: float | None = None
     target: float | None = None
     forgetting: ForgettingStatus = ForgettingStatus.UNMEASURED
+    forgetting_vetoes: bool = False
+    forgotten: float | None = None
     broken: tuple[str, ...] = ()
     failed: Mapping[str, float] = field(default_factory=dict)
     leaked: float = 0.0
@@ -242,10 +247,20 @@ def _tested(evidence: Evidence) -> Decision:
                 f"${evidence.break_even_value:,.4g} or more."
             )
         match evidence.forgetting:
-            case ForgettingStatus.FAILED:
+            case ForgettingStatus.FAILED if evidence.forgetting_vetoes:
                 verdict, overlay = _NOT, Because.FORGETTING
-            case ForgettingStatus.UNPROVEN:
+            case ForgettingStatus.UNPROVEN if evidence.forgetting_vetoes:
                 verdict, overlay = _OPEN, Because.FORGETTING
+            case ForgettingStatus.FAILED:
+                notes.append(
+                    "The tuned model lost other skills than the task's; where they matter, set "
+                    "`forgetting.veto: true`."
+                )
+            case ForgettingStatus.UNPROVEN:
+                notes.append(
+                    "That the tuned model kept its other skills is not shown; where they matter, "
+                    "set `forgetting.veto: true`."
+                )
             case ForgettingStatus.UNMEASURED:
                 notes.append("Whether the tuned model forgot other skills was not measured.")
             case ForgettingStatus.PASSED:

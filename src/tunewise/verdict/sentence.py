@@ -40,7 +40,7 @@ def headline(
     say = {**PLAIN_NAMES, **(names or {})}
     match decision.verdict:
         case Verdict.FINE_TUNE:
-            return "Fine-tune: " + _do(decision, evidence, cost, say) + "."
+            return "Fine-tune: " + _do(decision, evidence, cost, say) + _forgotten(evidence) + "."
         case Verdict.DO_NOT_FINE_TUNE:
             return "Do not fine-tune: " + _do_not(decision, evidence, cost, say) + "."
         case Verdict.UNDECIDED:
@@ -94,6 +94,12 @@ def _saving(cost: CostComparison | None) -> str:
     if cost is None or cost.saving_per_month is None or abs(cost.saving_per_month) < 0.005:
         return ""
     return f" by {dollars(abs(cost.saving_per_month))} a month"
+
+
+def _forgotten(evidence: Evidence) -> str:
+    if evidence.forgotten is None:
+        return ""
+    return f"; it lost {points(evidence.forgotten)} of general skills"
 
 
 def _do(
