@@ -369,7 +369,6 @@ def test_tokens_are_matched_by_their_bytes(models):
     [
         ({"token": "x"}, "cannot be read"),
         ({"token": "x", "logprob": 0.7}, r"0.7 is no log-probability"),
-        ({"token": "x", "logprob": float("nan")}, r"nan is no log-probability"),
         ({"token": "x", "bytes": [300], "logprob": -1}, "cannot be read"),
         ({"token": "x", "bytes": 10**12, "logprob": -1}, "cannot be read"),
         (
@@ -389,3 +388,12 @@ def test_log_probabilities_that_cannot_be_meant_name_their_line(tmp_path, entry,
         teacher.answer(example)
     assert caught.value.where == f"{file}:2"
     assert "logprobs" in caught.value.hint
+
+
+def test_a_log_probability_that_is_no_number_names_its_line(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"id": "row-0", "answer": "x", "logprobs": {"content": [{"logprob": NaN}]}}\n')
+    (example,) = word_examples(1)
+    with pytest.raises(DataError, match="NaN is not a JSON value") as caught:
+        Teacher(Distill(answers=str(file))).answer(example)
+    assert caught.value.where == f"{file}:1"
