@@ -182,7 +182,9 @@ def test_a_broken_plugin_harms_nobody_else(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(TrainingError, match="cannot be opened: No module named") as caught:
         open_route("broken")
     assert caught.value.hint is not None and "broken 1.0" in caught.value.hint
-    (info / "entry_points.txt").write_text("[tunewise.routes]\nlocal = broken_module:Route\n")
+    clash = "[tunewise.routes]\nlocal = broken_module:Route\n"
+    (info / "entry_points.txt").write_text(clash)
+    assert open_route("openai").name == "openai"  # the clash is told to those whom it concerns
     with pytest.raises(TrainingError, match=r"two packages bring a route called 'local': .*broken"):
         open_route("local")
 

@@ -163,22 +163,13 @@ GROUP = "tunewise.routes"
 study's) and ``prices`` (of its price file, or None), by keyword, it returns a ``Route``."""
 
 
-def routes() -> dict[str, EntryPoint]:
-    """All installed routes by name.
-
-    Raises:
-        TrainingError: two packages bring a route of the same name.
-    """
-    found: dict[str, EntryPoint] = {}
+def routes() -> dict[str, list[EntryPoint]]:
+    """All installed routes by name; more than one where packages bring routes of the same name."""
+    found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        other = found.setdefault(entry.name, entry)
-        if other.value != entry.value:
-            raise TrainingError(
-                f"two packages bring a route called {entry.name!r}: {_package(other)} and "
-                f"{_package(entry)}",
-                where=f"fine_tune.route: {entry.name}",
-                hint="Uninstall one of them.",
-            )
+        known = found.setdefault(entry.name, [])
+        if entry.value not in [other.value for other in known]:  # an editable install stands twice
+            known.append(entry)
     return found
 
 
@@ -192,15 +183,24 @@ def open_route(
         prices: what training costs.
 
     Raises:
-        TrainingError: there is none of that name, it cannot be imported, or it is no route.
+        TrainingError: there is none of that name, or more than one; it cannot be imported, or it
+            is no route.
     """
     known = routes()
-    entry = known.get(name)
-    if entry is None:
+    entries = known.get(name, [])
+    if not entries:
         raise TrainingError(
             "no such route",
             where=f"fine_tune.route: {name}",
             hint=f"Installed routes: {', '.join(sorted(known))}.",
+        )
+    entry = entries[0]
+    if len(entries) > 1:
+        raise TrainingError(
+            f"two packages bring a route called {name!r}: {_package(entry)} and "
+            f"{_package(entries[1])}",
+            where=f"fine_tune.route: {name}",
+            hint="Uninstall one of them.",
         )
     try:
         factory = entry.load()
