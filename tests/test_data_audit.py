@@ -15,6 +15,7 @@ from tunewise.data.content import SharedText, ngrams, question_words, word_hashe
 from tunewise.data.fix import fix_file
 from tunewise.data.leaks import find_leaks
 from tunewise.data.near_duplicates import NearDuplicates
+from tunewise.data.personal_data import personal_data
 from tunewise.data.read import read_examples
 from tunewise.data.spool import Spool
 from tunewise.data.tokens import default_epochs, estimate_tokens, token_stats
@@ -353,3 +354,21 @@ def test_nothing_to_audit(tmp_path: Path) -> None:
         audit(write(tmp_path / "x.jsonl", []))
     report = audit(write(tmp_path / "y.jsonl", ["{", "{"]))
     assert report.rows == {} and report.left_out == 2 and report.tokens.rows == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12345678901237 * 7 = ?",
+        "What is 4111111111111111 + 1?",
+        "4111111111111111 / 3",
+        "The order 1234567890123 45 2 arrived.",
+    ],
+)
+def test_a_number_in_a_calculation_is_no_card(text: str) -> None:
+    assert "card" not in personal_data(text)
+
+
+def test_a_card_number_in_a_sentence_is_one() -> None:
+    assert "card" in personal_data("Charge 4111 1111 1111 1111, please.")
+    assert "card" in personal_data("My card: 5500-0000-0000-0004")

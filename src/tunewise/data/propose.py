@@ -18,6 +18,7 @@ from tunewise.data.read import parts_of, read_examples
 from tunewise.data.split import TEST_MOST, TEST_ROWS, TEST_SHARE
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
+from tunewise.words import plural
 
 LOOKED_AT = 20_000
 _SHORT, _MEDIUM = 60, 240
@@ -228,8 +229,8 @@ def _warnings(rows: Sequence[Example], more: bool) -> list[str]:
     test = given or min(max(TEST_ROWS, round(TEST_SHARE * n)), int(TEST_MOST * n))
     if not more and test < _FEW_TEST_ROWS:
         warnings.append(
-            f"{n} rows leave {test} to test on: only a large gain can be shown with so few; "
-            "`tunewise audit` tells how large"
+            f"{plural(n, 'row')} {'leaves' if n == 1 else 'leave'} {test} to test on: only a large "
+            "gain can be shown with so few; `tunewise forecast` on the study tells how large"
         )
     if more:
         warnings.append(f"only the first {LOOKED_AT:,} rows were looked at")
