@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunewise.data.chat import TEXT_PARTS, Message, text_of
 from tunewise.errors import ModelError
-from tunewise.models.template_forms import Forms, forms_of, require_kept, written_in
+from tunewise.models.template_check import require_kept
+from tunewise.models.template_forms import Forms, written_in
+from tunewise.models.template_probe import forms_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

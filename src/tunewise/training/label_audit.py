@@ -9,7 +9,7 @@ from tunewise.data.chat import Example, text_of
 from tunewise.data.findings import Finding, FindingBook, Severity
 from tunewise.errors import DataError, TrainingError
 from tunewise.models.chat_format import template_forms
-from tunewise.models.template_forms import missing_field
+from tunewise.models.template_check import missing_field
 from tunewise.training.encode import Encoder
 from tunewise.training.items import Items
 from tunewise.training.rows import EncodedRow
