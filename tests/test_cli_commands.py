@@ -202,7 +202,7 @@ def test_clean_shows_then_frees_old_runs_only(tmp_path: Path) -> None:
     shown = tunewise("clean", cwd=tmp_path).out
     assert "tunewise clean --yes" in shown and newest.name not in shown
     assert len(list(studies.glob("*/verdict.json"))) == 2
-    assert "Removed 1 old run" in tunewise("clean", "--yes", cwd=tmp_path).out
+    assert "Removed 1 folder" in tunewise("clean", "--yes", cwd=tmp_path).out
     assert [p.parent for p in studies.glob("*/verdict.json")] == [newest]
     assert (studies / "training").is_dir()
     assert (tmp_path / "home" / "test-ledger.jsonl").exists()  # what was opened stays opened
@@ -214,3 +214,18 @@ def test_clean_shows_then_frees_old_runs_only(tmp_path: Path) -> None:
 def test_routes(tmp_path: Path) -> None:
     assert "local" in tunewise("routes", cwd=tmp_path).out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_clean_tells_and_removes_trainings_and_answers(tmp_path: Path) -> None:
+    root = tmp_path / "home"
+    training, answers = root / "studies" / "s" / "training" / "a", root / "answers"
+    for folder in (training, answers):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(bytes(2_000_000))
+    shown = tunewise("clean", cwd=tmp_path).out
+    assert "studies/s/training  2" in shown and "answers  2" in shown and "--all" in shown
+    tunewise("clean", "--yes", cwd=tmp_path)
+    assert training.exists() and answers.exists()
+    assert "--yes --all" in tunewise("clean", "--all", cwd=tmp_path).out
+    assert "Removed 2 folders" in tunewise("clean", "--all", "--yes", cwd=tmp_path).out
+    assert not training.exists() and not answers.exists()

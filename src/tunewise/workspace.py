@@ -165,6 +165,16 @@ class Workspace:
         found = [p for p in (self.root / "studies").glob("*/" + 12 * "[0-9a-f]") if p.is_dir()]
         return [StudyFolder(p) for p in sorted(found, key=lambda p: p.stat().st_mtime)]
 
+    def names(self) -> list[str]:
+        """The names of all studies that have left something here."""
+        return sorted(p.name for p in (self.root / "studies").glob("*") if p.is_dir())
+
+    def kept(self) -> list[Path]:
+        """Folders that outlive a changed study: training runs of each, and the answers."""
+        found = [p for p in sorted((self.root / "studies").glob("*/training")) if p.is_dir()]
+        answers = self.root / "answers"
+        return [*found, answers] if answers.is_dir() and any(answers.iterdir()) else found
+
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the one lock of study ``name``; the system frees it when the process ends.

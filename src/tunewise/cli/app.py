@@ -295,9 +295,12 @@ def clean(
     workspace: WorkspaceOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it only show.")] = False,
     keep: Annotated[int, typer.Option(min=0, help="Newest runs to keep of each study.")] = 1,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Training runs and kept answers too.")
+    ] = False,
 ) -> None:
     """Show what old runs take on disk, and free it with --yes."""
     from tunewise.cli.show import show_clean
     from tunewise.workspace import Workspace
 
-    show_clean(Workspace(workspace), keep=keep, delete=yes)
+    show_clean(Workspace(workspace), keep=keep, delete=yes, everything=everything)

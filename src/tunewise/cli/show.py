@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -222,29 +223,38 @@ def show_routes() -> None:
     Output().print(table)
 
 
-def show_clean(workspace: Workspace, *, keep: int, delete: bool) -> None:
+def show_clean(workspace: Workspace, *, keep: int, delete: bool, everything: bool) -> None:
     """What lies in the workspace, and what can go."""
     from tunewise.workspace import folder_size, remove_folder
 
-    console = Output()
-    console.print(
-        f"{workspace.root}: {fmt.memory(folder_size(workspace.root) / 1e6)}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    console = Output(soft_wrap=True, highlight=False)
+    console.print(f"{workspace.root}: {fmt.memory(folder_size(workspace.root) / 1e6)}")
     by_name: dict[str, list[Path]] = {}
     for study in workspace.studies():
         by_name.setdefault(study.root.parent.name, []).append(study.root)
     old = [path for paths in by_name.values() for path in paths[: max(0, len(paths) - keep)]]
-    for path in old:
+    kept = workspace.kept()
+    going = [*old, *(kept if everything else ())]
+    for path in [*old, *kept]:
+        what = "old run" if path in old else "kept for reruns"
         size = fmt.memory(folder_size(path) / 1e6)
-        console.print(f"  {path.relative_to(workspace.root)}  {size}", highlight=False)
-        if delete:
-            with workspace.lock(path.parent.name):  # not under the feet of a run
-                remove_folder(path)
-    if not old:
+        console.print(f"  {path.relative_to(workspace.root)}  {size}  ({what})")
+    if not going:
         console.print("No old runs to remove.")
     elif delete:
-        console.print(f"Removed {len(old)} old runs.")
+        for path in going:
+            # Not under the feet of a run; answers belong to all studies.
+            of_all = path.parent == workspace.root
+            names = workspace.names() if of_all else [path.parent.name]
+            with contextlib.ExitStack() as locks:
+                for name in names:
+                    locks.enter_context(workspace.lock(name))
+                remove_folder(path)
+        console.print(f"Removed {fmt.plural(len(going), 'folder')}.")
     else:
-        console.print("Remove them: tunewise clean --yes")
+        console.print("Remove them: tunewise clean --yes" + (" --all" if everything else ""))
+    if kept and not everything:
+        console.print(
+            "Training runs and answers are kept, so that a rerun trains and asks nothing twice; "
+            "--all removes them too."
+        )
