@@ -93,6 +93,7 @@ def test_run_takes_rows_in_the_study_and_a_rerun_is_the_same_study() -> None:
     assert tw.run(study, progress=False).folder == result.folder
     assert tw.load_verdict(result.folder).headline == result.verdict.headline
     assert "warm · accuracy" in str(result) and "Report:" in repr(result)
+    result.report.unlink()  # as `tunewise clean` may have done since
     page = result._repr_html_()
     assert page.startswith("<iframe sandbox srcdoc=") and "<script" not in page
     changed = tw.run(study, set=["use_case=Tell warm from cold."], progress=False)

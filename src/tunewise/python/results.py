@@ -67,7 +67,9 @@ class Verdicted(Shown):
 
     def _repr_html_(self) -> str:
         """The report in a frame of its own: its styles touch nothing else, and it runs nothing."""
-        page = html.escape(self.report.read_text("utf-8"), quote=True)
+        from tunewise.report.html import render_html
+
+        page = html.escape(render_html(self.verdict), quote=True)
         return (
             f'<iframe sandbox srcdoc="{page}" title="The verdict on {html.escape(self.study)}" '
             'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
