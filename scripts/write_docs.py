@@ -55,7 +55,7 @@ def pages() -> dict[str, str]:
 
 def _metrics() -> str:
     lines = [_METRICS]
-    for info in describe():
+    for info in (info for info in describe() if info.package is None):
         lines += [f"## {info.name}\n", f"{info.help}\n"]
         if info.options:
             lines += ["| option | default | meaning |", "|---|---|---|"]

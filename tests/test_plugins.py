@@ -4,6 +4,7 @@ built-in ones holds for them, and nothing goes by a name.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -17,15 +18,20 @@ import pytest
 import yaml
 
 import contracts
+import tunewise
 from cli_support import COMMAND, environment
 from models_support import save_model
+from tunewise import plugins
 from tunewise.candidates.classifier import Classifier
 from tunewise.data.chat import Example
-from tunewise.routes.base import open_route, routes
-from tunewise.scoring.registry import get_scorer
+from tunewise.errors import StudyError, TrainingError
+from tunewise.plugins import Group
+from tunewise.routes.base import ROUTES, open_route
+from tunewise.scoring.registry import SCORERS, get_scorer
 from tunewise.study.schema import FineTune
 from tunewise.training.job import TrainingJob
-from tunewise.training.trackers import TensorBoard, TrackedRun
+from tunewise.training.own_trackers import TensorBoard
+from tunewise.training.trackers import TRACKERS, TrackedRun
 
 PACKAGE = Path(__file__).parent / "plugin_package"
 WORDS = ("red", "green", "blue")
@@ -86,7 +92,7 @@ def job(folder: Path) -> TrainingJob:
 @pytest.mark.parametrize("name", ["local", "acme"])
 def test_routes_keep_their_contract(plugin: Path, tmp_path: Path, name: str) -> None:
     route = open_route(name)
-    assert route.name == name and name in routes()
+    assert route.name == name and name in ROUTES.names()
     contracts.check_route(route, job(tmp_path))
 
 
@@ -169,24 +175,92 @@ def test_the_budget_holds_on_every_route(installed: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "notes.jsonl").exists()
 
 
-def test_a_broken_plugin_harms_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunewise.errors import TrainingError
+GROUPS = [(ROUTES, "openai"), (SCORERS, "exact_match"), (TRACKERS, "mlflow")]
 
-    info = tmp_path / "broken-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tunewise.routes]\nbroken = broken_module:Route\n")
+
+def package(folder: Path, name: str, *lines: str) -> Path:
+    """A folder in which a package is installed that brings nothing but these entry points."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(("group", "own"), GROUPS, ids=lambda value: getattr(value, "what", value))
+def test_a_broken_package_harms_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: Group, own: str
+) -> None:
     (tmp_path / "broken_module.py").write_text("import not_there\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert open_route("local").name == "local"
-    with pytest.raises(TrainingError, match="cannot be opened: No module named") as caught:
-        open_route("broken")
+    broken = package(tmp_path, "broken", f"[{group.name}]", "broken = broken_module:Part")
+    monkeypatch.syspath_prepend(broken)
+    assert callable(group.load(own)) and {own, "broken"} <= set(group.names())
+    with pytest.raises(group.error, match="cannot be loaded: No module named") as caught:
+        group.load("broken")
     assert caught.value.hint is not None and "broken 1.0" in caught.value.hint
-    clash = "[tunewise.routes]\nlocal = broken_module:Route\n"
-    (info / "entry_points.txt").write_text(clash)
-    assert open_route("openai").name == "openai"  # the clash is told to those whom it concerns
-    with pytest.raises(TrainingError, match=r"two packages bring a route called 'local': .*broken"):
-        open_route("local")
+
+
+@pytest.mark.parametrize(("group", "own"), GROUPS, ids=lambda value: getattr(value, "what", value))
+def test_two_packages_with_one_name_are_told_to_those_who_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: Group, own: str
+) -> None:
+    lines = (f"[{group.name}]", f"{own} = other_module:Part", "twice = other_module:Part")
+    monkeypatch.syspath_prepend(package(tmp_path / "one", "rival", *lines))
+    monkeypatch.syspath_prepend(
+        package(tmp_path / "two", "other", f"[{group.name}]", "twice = third:Part")
+    )
+    others = [name for name in group.names() if name not in (own, "twice")]
+    assert callable(group.load(others[0]))  # the clash is told to those whom it concerns
+    with pytest.raises(group.error, match=rf"two packages .*'{own}': tunewise .* and rival 1\.0"):
+        group.load(own)
+    with pytest.raises(group.error, match=r"called 'twice': (other|rival) 1\.0 and (other|rival)"):
+        group.load("twice")
+
+
+def test_a_package_installed_while_the_process_runs_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StudyError, match="no metric called 'late'"):
+        get_scorer("late")
+    (tmp_path / "late_module.py").write_text(
+        "from tunewise.scoring.text import ExactMatch as Late\n"
+    )
+    package(tmp_path, "late", "[tunewise.scorers]", "late = late_module:Late")
+    assert get_scorer("late").name == "exact_match"
+
+
+def test_an_install_that_is_older_than_its_source_tree_has_all_parts(tmp_path: Path) -> None:
+    """As after a pull without another `pip install -e .`: what pip wrote then has no parts."""
+    site = package(tmp_path, "tunewise", "[tunewise.routes]", "gone = tunewise.gone:Gone")
+    code = (
+        "from tunewise.routes.base import ROUTES\n"
+        "from tunewise.scoring.registry import SCORERS, get_scorer\n"
+        "get_scorer('exact_match')\n"
+        "print(*ROUTES.names())"
+    )
+    source = Path(tunewise.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(PYTHONPATH=f"{site}:{source}"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["azure", "local", "openai"], done.stderr
+
+
+def test_an_install_without_its_own_parts_says_how_to_mend_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plugins, "_of_source_tree", dict)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ())
+    plugins._installed.cache_clear()
+    try:
+        with pytest.raises(TrainingError, match="no route called 'local'") as caught:
+            open_route("local")
+    finally:
+        plugins._installed.cache_clear()
+    assert caught.value.hint is not None and "pip install" in caught.value.hint
 
 
 def test_a_tracker_of_a_package_follows_a_run(installed: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 from training_support import save_small_model, word_examples
 from tunewise.data.chat import Example
 from tunewise.errors import TrainingError
-from tunewise.routes.base import open_route, routes
+from tunewise.routes.base import ROUTES, open_route
 from tunewise.study.schema import FineTune
 from tunewise.training.job import TrainingJob
 
@@ -105,8 +105,8 @@ def test_cancel_ends_it_for_good(job):
 
 
 def test_unknown_routes_and_jobs(tmp_path):
-    assert "local" in routes()
-    with pytest.raises(TrainingError, match="no such route"):
+    assert "local" in ROUTES.names()
+    with pytest.raises(TrainingError, match="no route called 'mars'"):
         open_route("mars")
     with pytest.raises(TrainingError, match="no training job"):
         open_route("local").attach(str(tmp_path))

@@ -19,7 +19,7 @@ from tunewise.errors import BudgetError, StudyError, TrainingError
 from tunewise.pipeline.alone import train_study
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.run import Outcome, plan_study, run_study
-from tunewise.routes.base import open_route, routes
+from tunewise.routes.base import ROUTES, open_route
 from tunewise.study.loading import load_study
 from tunewise.study.schema import FineTune
 from tunewise.training.job import TrainingJob
@@ -192,7 +192,7 @@ def test_the_plan_shows_money(done: Done, tmp_path: Path) -> None:
 
 
 def test_models_and_routes_that_do_not_fit(done: Done, tmp_path: Path) -> None:
-    assert {"local", "openai", "azure"} <= set(routes())
+    assert {"local", "openai", "azure"} <= set(ROUTES.names())
     workspace = Workspace(tmp_path / "w")
     mixed = load_study(done.study, overrides=["fine_tune.route=local"])
     with pytest.raises(StudyError, match="cannot be fine-tuned by the route 'local'"):

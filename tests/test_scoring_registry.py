@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunewise.data.chat import Completion, Example
 from tunewise.errors import StudyError
-from tunewise.scoring import registry
-from tunewise.scoring.registry import describe, get_scorer, names
+from tunewise.scoring.registry import SCORERS, describe, get_scorer
 
 
 def test_every_metric_is_described() -> None:
     infos = {info.name: info for info in describe()}
-    assert list(infos) == names()
+    assert list(infos) == SCORERS.names()
     assert len(infos) == 16
     for info in infos.values():
         assert len(info.help) > 15, info.name
@@ -42,7 +41,7 @@ def test_a_scorer_has_its_name_and_kind() -> None:
     [
         ("exactmatch", {}, "metric", ["'exactmatch'", "Did you mean exact_match", "rouge_l"]),
         ("List-F1", {}, "metric", ["Did you mean list_f1"]),
-        ("qqqq", {}, "metric", ["Known: exact_match"]),
+        ("qqqq", {}, "metric", ["Known: accuracy"]),
         ("numeric", {"tolerence": 1}, "metric.options.tolerence", ["`tolerance`", "relative"]),
         ("exact_match", {"x": 1}, "metric.options.x", ["It has no options"]),
         ("numeric", {"tolerance": -1}, "metric.options.tolerance", ["greater than or equal to 0"]),
@@ -85,26 +84,34 @@ class Vowels:
         return self.weight
 
 
-def test_metrics_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = registry.ENTRY_POINTS
-    entries = [
-        EntryPoint("vowels", f"{__name__}:Vowels", group),
-        EntryPoint("broken", "no_such_package_here:Thing", group),
-        EntryPoint("exact_match", f"{__name__}:Vowels", group),
-    ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+class Empty:
+    """No metric at all."""
+
+
+def test_metrics_of_other_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "strange-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[tunewise.scorers]\nvowels = {__name__}:Vowels\nbroken = no_such_package_here:Thing\n"
+        f"empty = {__name__}:Empty\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     assert isinstance(get_scorer("vowels", {"weight": 0.5}), Vowels)
-    assert not isinstance(get_scorer("exact_match"), Vowels)
     with pytest.raises(StudyError, match="no option `wieght`"):
         get_scorer("vowels", {"wieght": 1})
     with pytest.raises(StudyError, match="at most 1"):
         get_scorer("vowels", {"weight": 2})
-    with pytest.raises(StudyError, match="cannot be loaded"):
+    with pytest.raises(StudyError, match="cannot be loaded: No module named") as caught:
         get_scorer("broken")
+    assert caught.value.hint is not None and "strange 1.0" in caught.value.hint
+    with pytest.raises(StudyError, match="'empty' has no `name` and no `binary`"):
+        get_scorer("empty")
+    assert get_scorer("exact_match").name == "exact_match"
     infos = {info.name: info for info in describe()}
     assert infos["vowels"].help == "Share of the wanted vowels."
     assert "cannot be loaded" in infos["broken"].help
-    assert infos["exact_match"].package is None
+    assert infos["exact_match"].package is None and infos["vowels"].package == "strange 1.0"
 
 
 def test_naming_metrics_is_light() -> None:

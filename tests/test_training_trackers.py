@@ -164,7 +164,7 @@ def test_a_missing_package_is_told_before_training(monkeypatch: pytest.MonkeyPat
             check_trackers([name])
         assert error.value.hint == f"Install it with: pip install {package}"
         assert error.value.where == "fine_tune.report_to"
-    with pytest.raises(TrainingError, match="no such tracker: 'tensorbord'") as error:
+    with pytest.raises(TrainingError, match="no tracker called 'tensorbord'") as error:
         check_trackers(["tensorbord"])
     assert "tensorboard" in str(error.value.hint)
 

@@ -206,12 +206,12 @@ def _training(one: PlannedCandidate) -> str:
 def show_routes() -> None:
     """Where fine-tuning can run, and what is missing for it here."""
     from tunewise.errors import TrainingError
-    from tunewise.routes.base import open_route, routes
+    from tunewise.routes.base import ROUTES, open_route
 
     table = Table()
     for column in ("route", "ready", "what it takes, or what is missing"):
         table.add_column(column, overflow="fold")
-    for name in sorted(routes()):
+    for name in ROUTES.names():
         try:
             route = open_route(name)
             missing = route.missing()

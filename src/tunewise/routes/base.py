@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunewise.data.findings import Finding
 from tunewise.errors import TrainingError, TunewiseError
+from tunewise.plugins import Group
 from tunewise.training.job import TrainingJob, TrainingResult
 
 if TYPE_CHECKING:
@@ -158,19 +158,15 @@ class Route(Protocol):
         ...
 
 
-GROUP = "tunewise.routes"
+ROUTES = Group(
+    "tunewise.routes",
+    what="route",
+    where="fine_tune.route",
+    error=TrainingError,
+    needs=("name", "capabilities", "missing", "check", "forecast", "submit", "attach"),
+)
 """Entry points that name a class or function; called with what it takes of ``servers`` (the
 study's) and ``prices`` (of its price file, or None), by keyword, it returns a ``Route``."""
-
-
-def routes() -> dict[str, list[EntryPoint]]:
-    """All installed routes by name; more than one where packages bring routes of the same name."""
-    found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
-        known = found.setdefault(entry.name, [])
-        if entry.value not in [other.value for other in known]:  # an editable install stands twice
-            known.append(entry)
-    return found
 
 
 def open_route(
@@ -183,51 +179,17 @@ def open_route(
         prices: what training costs.
 
     Raises:
-        TrainingError: there is none of that name, or more than one; it cannot be imported, or it
-            is no route.
+        TrainingError: there is none of that name, or more than one; it cannot be imported or
+            opened, or it is no route.
     """
-    known = routes()
-    entries = known.get(name, [])
-    if not entries:
-        raise TrainingError(
-            "no such route",
-            where=f"fine_tune.route: {name}",
-            hint=f"Installed routes: {', '.join(sorted(known))}.",
-        )
-    entry = entries[0]
-    if len(entries) > 1:
-        raise TrainingError(
-            f"two packages bring a route called {name!r}: {_package(entry)} and "
-            f"{_package(entries[1])}",
-            where=f"fine_tune.route: {name}",
-            hint="Uninstall one of them.",
-        )
+    factory = ROUTES.load(name)
+    given = {"servers": servers, "prices": prices}
     try:
-        factory = entry.load()
         takes = inspect.signature(factory).parameters
-        given = {"servers": servers, "prices": prices}
         route: Route = factory(**{key: value for key, value in given.items() if key in takes})
     except TunewiseError:
         raise
     except Exception as error:  # another package's code
-        raise TrainingError(
-            f"the route cannot be opened: {error}",
-            where=f"fine_tune.route: {name}",
-            hint=f"It comes from {_package(entry)} ({entry.value}); is that package complete?",
-        ) from error
-    lacking = [part for part in _PARTS if not hasattr(route, part)]
-    if lacking:
-        raise TrainingError(
-            f"the route has no {' and no '.join(f'`{part}`' for part in lacking)}",
-            where=f"fine_tune.route: {name}",
-            hint=f"It comes from {_package(entry)}, which is for another version of Tunewise.",
-        )
+        raise ROUTES.failed(ROUTES.find(name), error) from error
+    ROUTES.checked(name, route)
     return route
-
-
-_PARTS = ("name", "capabilities", "missing", "check", "forecast", "submit", "attach")
-
-
-def _package(entry: EntryPoint) -> str:
-    """The package that an entry point comes from, with its version."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value

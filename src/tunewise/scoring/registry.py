@@ -1,47 +1,30 @@
-"""Metrics by name: Tunewise's own, and those of other packages.
-
-Another package adds a metric by an entry point in the group ``tunewise.scorers`` that names a
-class or function; it is called with the study's ``metric.options`` as keywords and returns a
-:class:`tunewise.scoring.base.Scorer`.
-"""
+"""Metrics by name, with their options checked: Tunewise's own, and those of other packages."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from tunewise.errors import StudyError
+from tunewise.plugins import Group, loaded
 from tunewise.scoring.base import Scorer
 from tunewise.study.requirements import complaint
 
-ENTRY_POINTS = "tunewise.scorers"
-
-_OWN: Mapping[str, str] = {
-    "exact_match": "text:ExactMatch",
-    "normalized_match": "text:NormalizedMatch",
-    "accuracy": "labels:Accuracy",
-    "macro_f1": "labels:MacroF1",
-    "numeric": "numbers:Numeric",
-    "token_f1": "text:TokenF1",
-    "list_f1": "structured:ListF1",
-    "json_fields": "structured:JsonFields",
-    "tool_calls": "calls:ToolCalls",
-    "contains": "text:Contains",
-    "regex": "text:Regex",
-    "bleu": "corpus:Bleu",
-    "chrf": "corpus:Chrf",
-    "rouge_l": "text:RougeL",
-    "judge": "judge:Judge",
-    "recorded": "recorded:Recorded",
-}
+SCORERS = Group(
+    "tunewise.scorers",
+    what="metric",
+    where="metric",
+    error=StudyError,
+    needs=("name", "binary", "corpus", "score", "aggregate"),
+)
+"""Entry points that name a class or function; called with the study's ``metric.options`` as
+keywords, it returns a :class:`tunewise.scoring.base.Scorer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +64,7 @@ def get_scorer(name: str, options: Mapping[str, Any] | None = None, **joints: ob
     Raises:
         StudyError: no such metric, or an option that it does not have or cannot take.
     """
-    factory = _factory(name)
+    factory = SCORERS.load(name)
     given = dict(options or {})
     fields = _options(factory)
     known = sorted(field.name for field in fields or ())
@@ -97,7 +80,7 @@ def get_scorer(name: str, options: Mapping[str, Any] | None = None, **joints: ob
         )
     passed = {key: value for key, value in joints.items() if key in _joints(factory)}
     try:
-        return cast(Scorer, factory(**given, **passed))
+        scorer = SCORERS.checked(name, factory(**given, **passed))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         option = str(first["loc"][0]) if first["loc"] else ""
@@ -108,60 +91,25 @@ def get_scorer(name: str, options: Mapping[str, Any] | None = None, **joints: ob
         ) from None
     except (TypeError, ValueError) as error:
         raise StudyError(f"`{name}` refuses its options: {error}", where="metric.options") from None
+    return cast(Scorer, scorer)
 
 
 def describe() -> list[ScorerInfo]:
     """All metrics that are installed, Tunewise's own first.
 
-    Metrics of other packages that cannot be imported are listed with the reason as help.
+    Metrics that cannot be imported are listed with the reason as help.
     """
-    infos = [_info(name, _own(name), None) for name in _OWN]
-    for name, entry in sorted(_others().items()):
-        package = entry.dist.name if entry.dist is not None else entry.value
+    infos = []
+    for part in SCORERS.parts():
+        package = None if part.own else part.package
         try:
-            infos.append(_info(name, entry.load(), package))
+            infos.append(_info(part.name, loaded(part), package))
         except Exception as error:
             broken = f"cannot be loaded: {error}"
-            infos.append(ScorerInfo(name, broken, (), binary=False, corpus=False, package=package))
+            infos.append(
+                ScorerInfo(part.name, broken, (), binary=False, corpus=False, package=package)
+            )
     return infos
-
-
-def names() -> list[str]:
-    """The names of all metrics, without importing any."""
-    return [*_OWN, *sorted(_others())]
-
-
-def _others() -> dict[str, EntryPoint]:
-    return {e.name: e for e in entry_points(group=ENTRY_POINTS) if e.name not in _OWN}
-
-
-def _own(name: str) -> Callable[..., Any]:
-    module, _, attribute = _OWN[name].partition(":")
-    loaded = importlib.import_module(f"tunewise.scoring.{module}")
-    return cast(Callable[..., Any], getattr(loaded, attribute))
-
-
-def _factory(name: str) -> Callable[..., Any]:
-    if name in _OWN:
-        return _own(name)
-    others = _others()
-    if name in others:
-        try:
-            return cast(Callable[..., Any], others[name].load())
-        except Exception as error:
-            raise StudyError(
-                f"the metric {name!r} cannot be loaded: {error}",
-                where=f"metric: {others[name].value}",
-                hint="It comes from another package; reinstall or report it there.",
-            ) from error
-    known = names()
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3, cutoff=0.5)
-    guess = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise StudyError(
-        f"there is no metric called {name!r}",
-        where="metric",
-        hint=f"{guess}Known: {', '.join(known)}.",
-    )
 
 
 def _joints(factory: Callable[..., Any]) -> tuple[str, ...]:
@@ -231,7 +179,3 @@ def _unknown_option(scorer: str, option: str, known: list[str]) -> StudyError:
 
 def _option_help(fields: tuple[OptionInfo, ...], option: str) -> str | None:
     return next((f"{f.name}: {f.help}" for f in fields if f.name == option and f.help), None)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
