@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -36,8 +37,21 @@ def words(chance: random.Random, count: int) -> str:
     )
 
 
-def random_model(folder: Path) -> Path:
-    """Random weights in the shape of a small Llama, with a tokenizer trained on made-up words."""
+SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+
+
+def random_model(folder: Path, shape: dict[str, int] | None = None) -> Path:
+    """Random weights of a Llama, with a tokenizer trained on made-up words.
+
+    Args:
+        shape: what to change of ``SHAPE``.
+    """
     chance = random.Random(0)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,11 +64,7 @@ def random_model(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=2048,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        **(SHAPE | (shape or {})),
         max_position_embeddings=4096,
         initializer_range=0.08,
         tie_word_embeddings=True,
@@ -105,6 +115,41 @@ def _cut(answer: str, stop: tuple[str, ...]) -> str:
     return answer[: min(ends)] if ends else answer
 
 
+def compare(
+    loaded: LoadedModel, requests: list[Request], batch: int, repeats: int
+) -> dict[str, Any]:
+    """Both answer all requests, in turns.
+
+    Returns:
+        Median seconds of each (``plain``, ``engine``); ``ratios`` of each run; ``cpu_ratio``;
+        ``same``, the number of identical answers; ``prompt`` and ``cached`` tokens of the first
+        row, ``tokens`` that the engine answered.
+    """
+    engine = LocalEngine(loaded)
+    engine.answer(requests[:4])
+    plain_generate(loaded, requests[:4], 4)
+    plain_times, engine_times, cpu_ratios = [], [], []
+    for _ in range(repeats):
+        began, cpu_began = time.perf_counter(), time.process_time()
+        plain = plain_generate(loaded, requests, batch)
+        middle, cpu_middle = time.perf_counter(), time.process_time()
+        completions = engine.answer(requests)
+        end, cpu_end = time.perf_counter(), time.process_time()
+        plain_times.append(middle - began)
+        engine_times.append(end - middle)
+        cpu_ratios.append((cpu_middle - cpu_began) / (cpu_end - cpu_middle))
+    return {
+        "plain": statistics.median(plain_times),
+        "engine": statistics.median(engine_times),
+        "ratios": [a / b for a, b in zip(plain_times, engine_times, strict=True)],
+        "cpu_ratio": statistics.median(cpu_ratios),
+        "same": sum(a.text == b for a, b in zip(completions, plain, strict=True)),
+        "prompt": completions[0].prompt_tokens,
+        "cached": completions[0].cached_tokens,
+        "tokens": sum(c.completion_tokens for c in completions),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or hub id; a random small Llama by default")
@@ -120,34 +165,19 @@ def main() -> None:
         spec = options.model or str(random_model(Path(folder)))
         loaded = load_local(parse_model(spec), dtype="float32")
     requests = few_shot_requests(options.rows, options.shots, options.answer_tokens)
-    engine = LocalEngine(loaded)
-    engine.answer(requests[:4])
-    plain_generate(loaded, requests[:4], 4)
-
-    plain_times, engine_times, ratios, cpu_ratios = [], [], [], []
-    for _ in range(options.repeats):
-        began, cpu_began = time.perf_counter(), time.process_time()
-        plain = plain_generate(loaded, requests, options.batch)
-        middle, cpu_middle = time.perf_counter(), time.process_time()
-        completions = engine.answer(requests)
-        end, cpu_end = time.perf_counter(), time.process_time()
-        plain_times.append(middle - began)
-        engine_times.append(end - middle)
-        ratios.append(plain_times[-1] / engine_times[-1])
-        cpu_ratios.append((cpu_middle - cpu_began) / (cpu_end - cpu_middle))
-    same = sum(a.text == b for a, b in zip(completions, plain, strict=True))
-    prompt = completions[0].prompt_tokens
+    found = compare(loaded, requests, options.batch, options.repeats)
     print(
-        f"{options.rows} rows, {options.shots} shots: {prompt} prompt tokens in the first row, "
-        f"{completions[0].cached_tokens} of them shared; {options.threads} thread(s)"
+        f"{options.rows} rows, {options.shots} shots: {found['prompt']} prompt tokens in the first "
+        f"row, {found['cached']} of them shared; {options.threads} thread(s)"
     )
-    print(f"plain generate, batches of {options.batch}: {statistics.median(plain_times):.2f} s")
-    print(f"local engine:                 {statistics.median(engine_times):.2f} s")
+    print(f"plain generate, batches of {options.batch}: {found['plain']:.2f} s")
+    print(f"local engine:                 {found['engine']:.2f} s")
+    ratios = found["ratios"]
     print(f"ratio: {statistics.median(ratios):.1f} (of each run: {[round(r, 1) for r in ratios]})")
     # Steadier than the clock when others use the machine too.
-    print(f"ratio of processor time: {statistics.median(cpu_ratios):.1f}")
-    print(f"identical answers: {same} of {options.rows}")
-    if same < options.rows:
+    print(f"ratio of processor time: {found['cpu_ratio']:.1f}")
+    print(f"identical answers: {found['same']} of {options.rows}")
+    if found["same"] < options.rows:
         raise SystemExit("the answers differ")
 
 

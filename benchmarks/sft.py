@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "vocab_size": 16384,
         "hidden_size": 256,
@@ -46,6 +46,15 @@ SIZES: dict[str, dict[str, int]] = {
         "num_hidden_layers": 8,
         "num_attention_heads": 9,
         "num_key_value_heads": 3,
+    },
+    # The shape of Llama 3.2 1B.
+    "1B": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
     },
     # The shape of Llama 3 8B, for a GPU: 16 GB of weights in bfloat16.
     "8B": {
@@ -358,6 +367,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--ladder", action="store_true", help="technique by technique")
     parser.add_argument("--arms", nargs="*", help="only these")
+    parser.add_argument("--limit", type=float, help="seconds an arm may take; all by default")
+    parser.add_argument("--json", type=Path, help="write the figures of each arm to this file too")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.device == "cpu":  # before torch looks, here and in the arms
@@ -389,7 +400,17 @@ def main() -> None:
             for _ in range(args.repeats):
                 for name in arms:
                     found[name].append(_in_process(args, folder, shape, name))
-            _print(args, shape, found, rate)
+            failed = {a: f["failed"] for a, runs in found.items() for f in runs if "failed" in f}
+            done = {a: runs for a, runs in found.items() if a not in failed}
+            if done:
+                _print(args, shape, done, rate)
+            for name, why in failed.items():
+                print(f"{name} failed: {why}")
+            if args.json:
+                with args.json.open("a", encoding="utf-8") as file:
+                    for name, runs in found.items():
+                        line = {"size": args.size, "shape": shape, "arm": name, "runs": runs}
+                        print(json.dumps(line), file=file)
 
 
 def _in_process(args: argparse.Namespace, folder: str, shape: str, name: str) -> dict[str, Any]:
@@ -402,14 +423,21 @@ def _in_process(args: argparse.Namespace, folder: str, shape: str, name: str) ->
         "threads": args.threads,
         "precision": args.precision,
     }
-    done = subprocess.run(
-        [sys.executable, __file__, "--device", args.device, "--one", json.dumps(options)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, __file__, "--device", args.device, "--one", json.dumps(options)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=args.limit,
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"it took more than {args.limit:g} s"}
     if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+        # Standard error ends with the exception; memory that is wanting is a finding too.
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        print(done.stderr[-2000:], file=sys.stderr)
+        return {"failed": lines[-1][:200]}
     value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return value
 
