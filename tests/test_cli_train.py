@@ -23,6 +23,7 @@ from tunewise.pipeline.quick import training_study
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.run import plan_study, training_usd
 from tunewise.pipeline.session import open_session
+from tunewise.pipeline.sources import sources_of
 from tunewise.pipeline.training_rows import TrainingRows, read_training_rows
 from tunewise.report.token_page import render_tokens
 from tunewise.routes.base import Forecast
@@ -284,7 +285,8 @@ def test_the_test_rows_of_a_study_stay_out(place: Path, tmp_path: Path) -> None:
 def test_the_tokens_of_a_row_as_a_page(place: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "<script>x</script> \u202e", "completion": "a & <b>"}]
     jsonl(tmp_path / "odd.jsonl", rows)
-    row = row_tokens(str(tmp_path / "odd.jsonl"), "1", str(place / "model"))
+    sources = sources_of(str(tmp_path / "odd.jsonl"), model=str(place / "model"))
+    row = row_tokens(sources, "1")
     page = render_tokens(row.id, row.source, "<i>model</i>", row.answers)
     assert "<script" not in page and "<i>" not in page and "<b>" not in page
     assert "\u202e" not in page and "&lt;" in page

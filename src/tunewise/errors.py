@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class TunewiseError(Exception):
     """A failure that the user can understand and mend; never shown as a traceback.
@@ -40,7 +42,26 @@ class StudyError(TunewiseError):
 
 
 class DataError(TunewiseError):
-    """A data set that cannot be read."""
+    """A data set that cannot be read.
+
+    Attributes:
+        options: options of ``audit``, ``init`` and ``train`` with which it probably can be.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.options = dict(options or {})
+
+    def at(self, where: str) -> DataError:
+        """The same about another place."""
+        return DataError(self.message, where=where, hint=self.hint, options=self.options)
 
 
 class ModelError(TunewiseError):

@@ -30,7 +30,9 @@ def main() -> None:
     except TunewiseError as error:
         if debug:
             raise
-        show_error(error)
+        from tunewise.cli.proposed import with_command
+
+        show_error(with_command(error, sys.argv[1:]))
         code = error.exit_code
     except OSError as error:
         if debug:

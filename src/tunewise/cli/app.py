@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from tunewise import __version__
-from tunewise.cli.options import JsonOption, QuietOption, SetOption, WorkspaceOption, reporter_of
+from tunewise.cli.options import (
+    ColumnsOption,
+    DocumentsOption,
+    EncodingOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    WorkspaceOption,
+    columns_of,
+    reporter_of,
+)
 from tunewise.cli.serve import serve, server
 from tunewise.cli.train import TRAIN_EXAMPLE, train
 
@@ -75,18 +85,39 @@ def init(
     out: Annotated[Path, typer.Option("--out", "-o", help="The study file to write.")] = Path(
         "study.yaml"
     ),
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="What answers and is tuned: a hub id, a folder, openai:…"),
+    ] = None,
+    columns: ColumnsOption = None,
+    encoding: EncodingOption = None,
+    documents: DocumentsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Look at the data and write a study file, with reasons."""
     from tunewise.cli.show import show_proposal
     from tunewise.pipeline.propose import write_study
 
-    show_proposal(write_study(data, out, overwrite=force))
+    written = write_study(
+        data,
+        out,
+        overwrite=force,
+        columns=columns_of(columns),
+        encoding=encoding,
+        documents=documents,
+        model=model,
+    )
+    show_proposal(written)
 
 
 @app.command(epilog="Example: tunewise audit train.jsonl --test test.jsonl --fix clean.jsonl")
 def audit(
-    data: Annotated[str, typer.Argument(help="File, folder or hub data set with examples.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="File, folder or hub data set with examples; or a study.", metavar="ROWS|STUDY"
+        ),
+    ],
     test: Annotated[
         str | None, typer.Option("--test", help="Test rows: look for leaks between the two.")
     ] = None,
@@ -102,15 +133,22 @@ def audit(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Whose tokenizer counts with --tokens.")
-    ] = "tunewise/tiny",
+        str | None,
+        typer.Option(
+            "--model",
+            help="Check what its template and tokenizer make of the rows. [--tokens: tiny]",
+        ),
+    ] = None,
     trained_rows: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--trained-rows",
-            help="With --tokens: answers, all_assistant or all, as `fine_tune.trained_rows`.",
+            help="answers, all_assistant or all, as `fine_tune.trained_rows`. [default: answers]",
         ),
-    ] = "answers",
+    ] = None,
+    columns: ColumnsOption = None,
+    encoding: EncodingOption = None,
+    documents: DocumentsOption = None,
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="With --tokens: write them as a page."),
@@ -119,24 +157,31 @@ def audit(
 ) -> None:
     """Look for broken rows, leaks, duplicates, personal data."""
     from tunewise.cli.show import show_audit, show_tokens
+    from tunewise.pipeline.audits import audit_files, row_tokens, write_token_page
+    from tunewise.pipeline.sources import sources_of
 
+    if tokens is not None and (test is not None or fix is not None):
+        other = "--test" if fix is None else "--fix"
+        raise typer.BadParameter("goes without --tokens ROW", param_hint=other)
+    if html is not None and tokens is None:
+        raise typer.BadParameter("goes with --tokens ROW", param_hint="--html")
+    sources = sources_of(
+        data,
+        test=test,
+        columns=columns_of(columns),
+        encoding=encoding,
+        documents=documents,
+        model=model,
+        trained_rows=trained_rows,
+    )
     if tokens is not None:
-        from tunewise.pipeline.audits import row_tokens, write_token_page
-
-        if test is not None or fix is not None:
-            other = "--test" if fix is None else "--fix"
-            raise typer.BadParameter("goes without --tokens ROW", param_hint=other)
-        row = row_tokens(data, tokens, model, trained_rows)
+        row = row_tokens(sources, tokens)
         if html is not None:
-            write_token_page(row, model, html)
+            write_token_page(row, sources.tokenizer, html)
         show_tokens(row, html, json_output)
         return
-    if html is not None:
-        raise typer.BadParameter("goes with --tokens ROW", param_hint="--html")
-    from tunewise.pipeline.audits import audit_files
-
-    outcome = audit_files(data, test=test, fix=fix, reporter=reporter_of(json_output))
-    show_audit(outcome, data, fix, json_output)
+    outcome = audit_files(sources, fix=fix, reporter=reporter_of(json_output))
+    show_audit(outcome, fix, json_output)
 
 
 @app.command(epilog="Example: tunewise run study.yaml --set effort=quick")

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from tunewise.cli.progress import TerminalReporter
+    from tunewise.study.schema import Columns
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -20,8 +21,34 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a key of the study, e.g. effort=quick."
     ),
 ]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="NAME=COLUMN,…", help="Columns called otherwise: input=Frage,output=…"
+    ),
+]
+EncodingOption = Annotated[
+    str | None, typer.Option("--encoding", help="Of text files that are not UTF-8.")
+]
+DocumentsOption = Annotated[
+    str | None,
+    typer.Option("--documents", metavar="PATH", help="Folder or file that retrieval searches."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def columns_of(text: str | None) -> Columns | None:
+    """The map of columns that ``--columns`` gives.
+
+    Raises:
+        UsageError: it is not written as one.
+    """
+    if text is None:
+        return None
+    from tunewise.data.columns import parse_columns
+
+    return parse_columns(text)
 
 
 def reporter_of(quiet: bool) -> TerminalReporter:

@@ -86,7 +86,7 @@ def show_proposal(written: Written) -> None:
     console.print(f"Next: tunewise run {written.path}", soft_wrap=True, highlight=False)
 
 
-def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bool) -> None:
+def show_audit(outcome: AuditOutcome, fixed: Path | None, as_json: bool) -> None:
     """What an audit found."""
     if as_json:
         _print_json(outcome.as_dict())
@@ -123,9 +123,9 @@ def show_audit(outcome: AuditOutcome, data: str, fixed: Path | None, as_json: bo
             highlight=False,
             markup=False,
         )
-    elif any(f.safe_fix for f in report.findings):
+    elif outcome.mending and any(f.safe_fix for f in report.findings):
         console.print(
-            f"Some of it can be mended: tunewise audit {data} --fix clean.jsonl",
+            f"Some of it can be mended: {outcome.mending}",
             soft_wrap=True,
             highlight=False,
             markup=False,

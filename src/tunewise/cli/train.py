@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewise.cli.options import JsonOption, QuietOption, SetOption, WorkspaceOption, reporter_of
+from tunewise.cli.options import (
+    ColumnsOption,
+    EncodingOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    WorkspaceOption,
+    columns_of,
+    reporter_of,
+)
 
 TRAIN_EXAMPLE = "tunewise train rows.jsonl --model tunewise/tiny --epochs 2 --out tuned"
 
@@ -53,6 +62,8 @@ def train(
             "--dev", metavar="ROWS", help="Rows to choose on, or none. [default: a tenth]"
         ),
     ] = None,
+    columns: ColumnsOption = None,
+    encoding: EncodingOption = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Of the training. [default: 0]")
     ] = None,
@@ -88,6 +99,7 @@ def train(
     if explain and forecast:
         raise typer.BadParameter("goes without --forecast", param_hint="--explain")
 
+    mapped = columns_of(columns)
     with_dev = dev is None or dev.casefold() != _NO_DEV
     given: dict[str, tuple[str, Any]] = {
         "--model": ("model", model),
@@ -98,6 +110,8 @@ def train(
         "--batch-size": ("fine_tune.batch_size", batch_size),
         "--max-length": ("fine_tune.max_length", max_length),
         "--dev": ("data.dev", dev if with_dev else None),
+        "--columns": ("data.columns", mapped and mapped.model_dump(exclude_none=True)),
+        "--encoding": ("data.encoding", encoding),
         "--seed": ("fine_tune.seeds", None if seed is None else [seed]),
         "--report-to": ("fine_tune.report_to", report_to or None),
     }

@@ -9,23 +9,24 @@ import itertools
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewise.data.audit_report import AuditReport as AuditReport
 from tunewise.data.chat import Example, Progress, parts_beside_text, text_of
 from tunewise.data.content import SharedText, calls_text, question_words, same_answer
 from tunewise.data.findings import Finding, FindingBook, Problem, Severity
 from tunewise.data.labels import LabelCounts
-from tunewise.data.leaks import SPLITS, LeakCheck, Leaks
+from tunewise.data.leaks import SPLITS, LeakCheck
 from tunewise.data.lines import head_of
 from tunewise.data.near_duplicates import clusters
 from tunewise.data.personal_data import KINDS, personal_data
 from tunewise.data.read import parts_of, read_examples
 from tunewise.data.repeats import Repeats, later
 from tunewise.data.spool import Spool
-from tunewise.data.tokens import CountTokens, TokenCounts, TokenStats
+from tunewise.data.tokens import CountTokens, TokenCounts
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
 from tunewise.words import plural, some_of
@@ -39,55 +40,6 @@ _SAMPLE = 500
 Source = str | Path | Mapping[str, str | Path]
 
 
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """What an audit found.
-
-    Attributes:
-        rows: rows that can be used, by split (``train`` where none is named).
-        left_out: rows that cannot be used; each is counted in a finding with its line.
-        findings: errors first.
-        tokens: token counts of the rows.
-        labels: how often each answer occurs, where the answers are a small set; else None.
-        spellings: the label that each other spelling of it stands for.
-        leaks: leaks into the test rows; None where the data name no test rows.
-        near_duplicates_checked: False where that was switched off.
-        seconds: how long it took.
-    """
-
-    rows: dict[str, int]
-    left_out: int
-    findings: tuple[Finding, ...]
-    tokens: TokenStats
-    labels: dict[str, int] | None
-    spellings: dict[str, str]
-    leaks: Leaks | None
-    near_duplicates_checked: bool
-    seconds: float
-
-    @property
-    def leave_out(self) -> tuple[str, ...]:
-        """Ids of the test rows that the verdict must be shown without, too."""
-        return self.leaks.leave_out if self.leaks else ()
-
-    def count(self, code: str) -> int:
-        """Rows with the finding ``code``."""
-        return next((f.count for f in self.findings if f.code == code), 0)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
-        return {
-            "rows": dict(self.rows),
-            "left_out": self.left_out,
-            "findings": [finding.as_dict() for finding in self.findings],
-            "tokens": self.tokens.as_dict(),
-            "labels": self.labels,
-            "leaks": self.leaks.as_dict() if self.leaks else None,
-            "near_duplicates_checked": self.near_duplicates_checked,
-            "seconds": round(self.seconds, 3),
-        }
-
-
 def audit(
     source: Source,
     *,
@@ -96,6 +48,7 @@ def audit(
     max_tokens: int | None = None,
     count_tokens: CountTokens | None = None,
     near_duplicates: bool = True,
+    documents: Set[str] | None = None,
     progress: Progress | None = None,
 ) -> AuditReport:
     """Audit a data set.
@@ -107,6 +60,7 @@ def audit(
         max_tokens: rows with more tokens than this are reported.
         count_tokens: a tokenizer's count; else :func:`tunewise.data.tokens.estimate_tokens`.
         near_duplicates: look for them; costs about 0.3 ms a row.
+        documents: ids of those that can be searched; rows that name others are reported.
         progress: called with the rows so far, and 0 for their unknown total.
 
     Raises:
@@ -134,6 +88,7 @@ def audit(
         max_tokens=max_tokens,
         count_tokens=count_tokens,
         near_duplicates=near_duplicates,
+        documents=documents,
         progress=progress,
     )
     if not report.rows and not left_out:
@@ -148,6 +103,7 @@ def audit_rows(
     max_tokens: int | None = None,
     count_tokens: CountTokens | None = None,
     near_duplicates: bool = True,
+    documents: Set[str] | None = None,
     progress: Progress | None = None,
 ) -> AuditReport:
     """Audit examples that are read already; arguments as for :func:`audit`."""
@@ -160,6 +116,7 @@ def audit_rows(
         max_tokens=max_tokens,
         splits=any(row.split for row in first),
         near_duplicates=near_duplicates,
+        documents=documents,
         shared=SharedText(map(question_words, first)) if near_duplicates else SharedText(),
     )
     for number, row in enumerate(itertools.chain(first, stream), start=1):
@@ -178,6 +135,7 @@ class _Run:
     max_tokens: int | None
     splits: bool
     near_duplicates: bool
+    documents: Set[str] | None
     shared: SharedText
     labels: LabelCounts = field(default_factory=LabelCounts)
     rows: Counter[str] = field(default_factory=Counter)
@@ -256,6 +214,7 @@ class _Run:
             )
             break
         self._check_preference(row, place)
+        self._check_documents(row, place)
         size = self.tokens.add(row)
         if self.max_tokens is not None and size > self.max_tokens:
             self.book.add(
@@ -295,6 +254,19 @@ class _Run:
                 "the wanted and the unwanted answer are the same: the row tells nothing",
                 "Leave the row out, or write another unwanted answer.",
                 safe_fix=True,
+            )
+
+    def _check_documents(self, row: Example, place: str) -> None:
+        unknown = [d for d in row.documents if self.documents is not None]
+        unknown = [d for d in unknown if d not in (self.documents or ())]
+        if unknown:
+            self.book.add(
+                "unknown_document",
+                place,
+                "warning",
+                f"the row names the document {unknown[0][:80]!r}, which is not among the documents",
+                "Write ids as the documents have them: the `id` of a table's row, or a file's "
+                "path in its folder.",
             )
 
     def report(self) -> AuditReport:

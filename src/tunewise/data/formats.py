@@ -7,10 +7,13 @@ alpaca and ShareGPT (LLaMA-Factory's forms with ``chosen``/``rejected`` and ``kt
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunewise.data.chat import Example
+from tunewise.data.columns import likely_columns, written
 from tunewise.data.content import hash_of, seconds_of
 from tunewise.data.conversations import (
     EXPECTED,
@@ -93,8 +96,15 @@ def detect(rows: Sequence[Row], columns: Columns | None = None) -> Format:
             votes[found] = votes.get(found, 0) + 1
     if votes:
         return max(votes, key=lambda name: votes[name])
+    message = f"no known format has the columns {names(rows[0] if rows else {})}"
+    likely = None if _mapping(columns) else likely_columns(rows)
+    if likely is None:
+        raise DataError(message, hint=EXPECTED)
+    mapped = ", ".join(f"{k}: {_yaml(v)}" for k, v in likely.model_dump(exclude_none=True).items())
     raise DataError(
-        f"no known format has the columns {names(rows[0] if rows else {})}", hint=EXPECTED
+        message,
+        hint=f"Probably this is meant: `data.columns: {{{mapped}}}`. {EXPECTED}",
+        options={"--columns": written(likely)},
     )
 
 
@@ -162,6 +172,15 @@ def to_row(example: Example) -> dict[str, Any]:
     if example.metadata:
         row["metadata"] = dict(example.metadata)
     return row
+
+
+_YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+def _yaml(name: str) -> str:
+    """A column's name as YAML reads it inside braces."""
+    plain = re.fullmatch(r"[^\W\d](?:[\w -]*\w)?", name) and name.casefold() not in _YAML_WORDS
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 _NO_COLUMNS = Columns()

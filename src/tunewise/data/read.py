@@ -137,12 +137,15 @@ def _part_examples(
         try:
             format = detect(objects, columns)
         except DataError as error:
-            raise DataError(error.message, where=part.name, hint=error.hint) from None
+            raise error.at(part.name) from None
     kinds = _AnswerKinds(objects, format, columns)
     for number, row in itertools.chain(first, rows):
         where = f"{part.name}:{number}"
         if format is None and isinstance(row, Mapping):
-            format = detect([row], columns)
+            try:
+                format = detect([row], columns)
+            except DataError as error:
+                raise error.at(where) from None
         made = _example(row, format or "chat", columns, where, report)
         if made is None:
             continue

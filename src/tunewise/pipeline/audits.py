@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from tunewise.data.audit import AuditReport, audit
+from tunewise.data.chat import Progress
+from tunewise.data.documents import stream_documents
+from tunewise.data.findings import Finding, FindingBook, Problem
 from tunewise.data.fix import Fixes, fix_file
-from tunewise.data.read import read_examples
-from tunewise.errors import DataError, UsageError, WorkspaceError
+from tunewise.errors import UsageError, WorkspaceError
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE
 from tunewise.pipeline.reporter import Reporter
-from tunewise.study.yaml_source import near_names
+from tunewise.pipeline.sources import Sources
 from tunewise.training.job import local_model
 from tunewise.verdict.planning import mde_from_discordance
 from tunewise.workspace import write_text_atomic
 
-
-def check_there(data: str) -> None:
-    """Stop where a data file is missing and another one has nearly its name.
-
-    Raises:
-        DataError: with the near names. Names of hub data sets pass.
-    """
-    path = Path(data).expanduser()
-    near = None if path.exists() else near_names(path)
-    if near is not None and near.startswith("Did you mean"):
-        raise DataError("there is no such file", where=data, hint=near)
+if TYPE_CHECKING:
+    from tunewise.training.encode import Encoder
 
 
 @dataclass(frozen=True)
@@ -37,11 +30,13 @@ class AuditOutcome:
     Attributes:
         mde: the smallest gain in points that a test on these test rows shows; None without any.
         fixes: what ``--fix`` did; None where it was not asked for.
+        mending: the command that mends what can be mended safely.
     """
 
     report: AuditReport
     mde: float | None = None
     fixes: Fixes | None = None
+    mending: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -51,27 +46,91 @@ class AuditOutcome:
         return found
 
 
-def audit_files(
-    data: str, *, test: str | None = None, fix: Path | None = None, reporter: Reporter
-) -> AuditOutcome:
-    """Audit a data set, alone or against test rows; write it mended where ``fix`` says.
+def audit_files(sources: Sources, *, fix: Path | None = None, reporter: Reporter) -> AuditOutcome:
+    """Audit rows, also for what a model's tokenizer and template make of them; mend them in a file.
+
+    Args:
+        sources: what is audited. With a model that has its weights here, rows are rendered and
+            their trained tokens checked, as before a training.
+        fix: write the rows, safely mended, to this ``.jsonl`` file.
 
     Raises:
         DataError: nothing can be read. Rows that are wrong become findings.
-        UsageError: ``fix`` is no ``.jsonl`` file, or the source itself.
+        ModelError: the model cannot be loaded.
+        UsageError: ``fix`` is no ``.jsonl`` file, or one of the sources, or there are several.
     """
-    if fix is not None and test is not None and fix.resolve() == Path(test).resolve():
-        raise UsageError("the mended file would overwrite the test rows", where=str(fix))
-    for name in (data, test):
-        if name is not None:
-            check_there(name)
-    source: Any = {"train": data, "test": test} if test else data
+    files, ids = sources.files, None
+    if fix is not None:
+        if "test" in files and fix.resolve() == Path(files["test"]).resolve():
+            raise UsageError("the mended file would overwrite the test rows", where=str(fix))
+        mended = files["train"] if files.keys() == {"train", "test"} else sources.only
+    if sources.documents is not None:
+        ids = frozenset(document.id for document in stream_documents(sources.documents))
     with reporter.task("audit") as progress:
-        report = audit(source, progress=progress)
-    fixes = fix_file(data, fix, spellings=report.spellings) if fix else None
+        report = audit(
+            {**files},
+            columns=sources.columns,
+            encoding=sources.encoding,
+            documents=ids,
+            progress=progress,
+        )
+    if sources.renders:
+        with reporter.task("rendering rows") as progress:
+            report = report.with_findings(_label_findings(sources, progress))
+    fixes = None
+    if fix is not None:
+        fixes = fix_file(
+            mended,
+            fix,
+            columns=sources.columns,
+            encoding=sources.encoding,
+            spellings=report.spellings,
+        )
     rows = report.rows.get("test", 0)
     mde = mde_from_discordance(GUESSED_DISCORDANCE, rows) if rows else None
-    return AuditOutcome(report, mde, fixes)
+    one = len(files) == 1
+    again = sources.command() if one else sources.command(next(iter(files.values())))
+    return AuditOutcome(report, mde, fixes, f"{again} --fix clean.jsonl")
+
+
+def _label_findings(sources: Sources, progress: Progress) -> list[Finding]:
+    """What the trainer would find in the rows: left out for length, changed by the template…"""
+    from tunewise.training.label_audit import audited_row
+
+    encoder, limit = _encoder(sources)
+    book = FindingBook()
+    for count, row in enumerate(sources.rows(_ignore), start=1):
+        if row.desirable is not False and row.split != "test":
+            audited_row(encoder, replace(row, id=row.source or row.id), limit, book)
+        if count % 100 == 0:
+            progress(count, 0)
+    return book.findings()
+
+
+def _encoder(sources: Sources) -> tuple[Encoder, int]:
+    """What turns rows into tokens as training does, and the model's context in tokens."""
+    from tunewise.models.loading import load_local
+    from tunewise.training.encode import Encoder, Trained
+
+    known: dict[str, Trained] = {t: t for t in get_args(Trained)}
+    if sources.trained_rows not in known:
+        raise UsageError(
+            f"there is no {sources.trained_rows!r}",
+            where="--trained-rows",
+            hint=f"One of {', '.join(known)}.",
+        )
+    loaded = load_local(local_model(sources.tokenizer))
+    encoder = Encoder(
+        loaded.tokenizer,
+        loaded.end_ids,
+        trained=known[sources.trained_rows],
+        embedded=loaded.embedded,
+    )
+    return encoder, loaded.context_length
+
+
+def _ignore(problem: Problem) -> None:
+    del problem
 
 
 @dataclass(frozen=True)
@@ -98,41 +157,23 @@ class RowTokens:
         return {"id": self.id, "source": self.source, "answers": answers}
 
 
-def row_tokens(data: str, row: str, model: str, trained_rows: str = "answers") -> RowTokens:
-    """The tokens of one row with their loss weights.
+def row_tokens(sources: Sources, row: str) -> RowTokens:
+    """The tokens of one row with their loss weights, by the sources' model or ``tunewise/tiny``.
 
     Args:
-        row: its number (from 1), or its id.
-        trained_rows: as ``fine_tune.trained_rows``.
+        row: its number (from 1, over all files), or its id.
 
     Raises:
         UsageError: there is no such row, or ``trained_rows`` is unknown.
         ModelError, DataError: the model or the data cannot be read.
     """
-    from tunewise.models.loading import load_local
-    from tunewise.training.encode import Encoder, Trained
     from tunewise.training.label_audit import show_tokens
 
-    known: dict[str, Trained] = {t: t for t in get_args(Trained)}
-    if trained_rows not in known:
-        raise UsageError(
-            f"there is no {trained_rows!r}",
-            where="--trained-rows",
-            hint=f"One of {', '.join(known)}.",
-        )
-    ref = local_model(model)
-    check_there(data)
     count = 0
-    for count, example in enumerate(read_examples(data), 1):
+    for count, example in enumerate(sources.rows(), 1):
         if row not in (str(count), example.id):
             continue
-        loaded = load_local(ref)
-        encoder = Encoder(
-            loaded.tokenizer,
-            loaded.end_ids,
-            trained=known[trained_rows],
-            embedded=loaded.embedded,
-        )
+        encoder, _ = _encoder(sources)
         shown = {"wanted": example}
         if example.rejected is not None:
             shown["not wanted"] = replace(example, messages=(*example.prompt, example.rejected))
@@ -142,7 +183,9 @@ def row_tokens(data: str, row: str, model: str, trained_rows: str = "answers") -
         ]
         return RowTokens(example.id, example.source, answers)
     raise UsageError(
-        f"there is no row {row}", where=data, hint=f"Give a number from 1 to {count}, or an id."
+        f"there is no row {row}",
+        where=sources.named,
+        hint=f"Give a number from 1 to {count}, or an id.",
     )
 
 

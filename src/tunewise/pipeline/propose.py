@@ -9,10 +9,12 @@ from typing import Any
 
 import yaml
 
+from tunewise.data.documents import stream_documents
 from tunewise.data.propose import Proposal, propose
 from tunewise.errors import UsageError
-from tunewise.pipeline.audits import check_there
-from tunewise.study.schema import Study
+from tunewise.models.names import TINY, parse_model
+from tunewise.pipeline.sources import check_there
+from tunewise.study.schema import Columns, Study
 from tunewise.workspace import write_text_atomic
 
 
@@ -24,8 +26,20 @@ class Written:
     proposal: Proposal
 
 
-def write_study(data: str, out: Path, *, overwrite: bool = False) -> Written:
+def write_study(
+    data: str,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    columns: Columns | None = None,
+    encoding: str | None = None,
+    documents: str | None = None,
+    model: str | None = None,
+) -> Written:
     """Look at the data and write a study file with the reasons as comments.
+
+    Args:
+        columns, encoding, documents, model: as of ``propose``; they stand in the study.
 
     Raises:
         UsageError: the file is there already.
@@ -35,8 +49,14 @@ def write_study(data: str, out: Path, *, overwrite: bool = False) -> Written:
         raise UsageError(
             "the file is there already", where=str(out), hint="Use --force, or --out NAME.yaml."
         )
-    check_there(data)
-    proposal = propose(data)
+    for file in (data, documents):
+        if file is not None:
+            check_there(file)
+    if documents is not None:
+        next(stream_documents(documents))  # a study must be able to read what it names
+    model = TINY if model is None else model
+    parse_model(model)
+    proposal = propose(data, columns=columns, encoding=encoding, documents=documents, model=model)
     study = _beside(proposal.study, out)
     Study.model_validate(study)  # what we write must load
     comment = [f"# {line}" for reason in proposal.reasons for line in textwrap.wrap(reason, 96)]

@@ -11,10 +11,8 @@ from tunewise.data.documents import TEXT_SUFFIXES
 from tunewise.data.propose import study_name
 from tunewise.data.read import parts_of, rows_of
 from tunewise.errors import UsageError
-from tunewise.pipeline.audits import check_there
+from tunewise.pipeline.sources import STUDY_SUFFIXES, check_there
 from tunewise.study.loading import Flags, LoadedStudy, load_study, study_from
-
-STUDY_SUFFIXES = (".yaml", ".yml")
 
 
 def training_study(source: str, flags: Flags, overrides: Sequence[str] = ()) -> LoadedStudy:

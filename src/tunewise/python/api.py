@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunewise.cli.progress import TerminalReporter
     from tunewise.report.document import Verdict
     from tunewise.study.loading import LoadedStudy
+    from tunewise.study.schema import Columns
 
 
 def audit(
@@ -23,15 +24,23 @@ def audit(
     *,
     test: str | Path | Rows | None = None,
     fix: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    documents: str | Path | None = None,
+    model: str | None = None,
     workspace: str | Path | None = None,
     progress: bool = True,
 ) -> Audited:
     """Look for broken rows, leaks, duplicates and personal data, as ``tunewise audit``.
 
     Args:
-        data: a file, a folder or a hub data set; or rows as mappings.
+        data: a file, a folder or a hub data set; a study file; or rows as mappings.
         test: test rows: leaks between the two are looked for.
         fix: write the rows, safely mended, to this ``.jsonl`` file.
+        columns: where they are called otherwise: ``{"input": "Frage", "output": "Antwort"}``.
+        encoding: of text files that are not UTF-8.
+        documents: a folder or file; rows that name others are told.
+        model: check what its template and tokenizer make of the rows.
         workspace: where rows that are given as mappings are kept.
 
     Raises:
@@ -39,15 +48,19 @@ def audit(
         UsageError: ``fix`` is no ``.jsonl`` file, or the source itself.
     """
     from tunewise.pipeline.audits import audit_files
+    from tunewise.pipeline.sources import sources_of
 
     place = _workspace(workspace)
-    outcome = audit_files(
+    sources = sources_of(
         as_file(data, place),
         test=None if test is None else as_file(test, place),
-        fix=None if fix is None else Path(fix),
-        reporter=_reporter(progress),
+        columns=_columns(columns),
+        encoding=encoding,
+        documents=None if documents is None else str(documents),
+        model=model,
     )
-    return Audited(outcome, str(data) if isinstance(data, str | Path) else "rows", fix)
+    fixed = None if fix is None else Path(fix)
+    return Audited(audit_files(sources, fix=fixed, reporter=_reporter(progress)), fixed)
 
 
 def init(
@@ -55,9 +68,17 @@ def init(
     out: str | Path = "study.yaml",
     *,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    documents: str | Path | None = None,
+    model: str | None = None,
     workspace: str | Path | None = None,
 ) -> Proposed:
     """Look at the data and write a study file, with reasons, as ``tunewise init``.
+
+    Args:
+        columns, encoding, documents: as in ``audit``; they stand in the study.
+        model: what answers and is tuned; ``tunewise/tiny`` by default.
 
     Raises:
         UsageError: the file is there already.
@@ -65,7 +86,15 @@ def init(
     """
     from tunewise.pipeline.propose import write_study
 
-    written = write_study(as_file(data, _workspace(workspace)), Path(out), overwrite=overwrite)
+    written = write_study(
+        as_file(data, _workspace(workspace)),
+        Path(out),
+        overwrite=overwrite,
+        columns=_columns(columns),
+        encoding=encoding,
+        documents=None if documents is None else str(documents),
+        model=model,
+    )
     return Proposed(written)
 
 
@@ -124,6 +153,8 @@ def train(
     batch_size: int | None = None,
     max_length: int | None = None,
     dev: str | Path | Rows | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     seed: int | None = None,
     set: Sequence[str] = (),
     out: str | Path | None = None,
@@ -142,6 +173,7 @@ def train(
         batch_size: rows of an optimizer step.
         max_length: longest row in tokens; longer ones are left out and counted.
         dev: rows to choose on; by default a tenth.
+        columns, encoding: as in ``audit``.
         seed: of the training.
         set: other keys of a study, ``"fine_tune.lora.rank=32"``.
         out: copy the tuned weights to this folder.
@@ -164,6 +196,8 @@ def train(
             "batch_size": ("fine_tune.batch_size", batch_size),
             "max_length": ("fine_tune.max_length", max_length),
             "dev": ("data.dev", None if dev is None else as_file(dev, place)),
+            "columns": ("data.columns", None if columns is None else dict(columns)),
+            "encoding": ("data.encoding", encoding),
             "seed": ("fine_tune.seeds", None if seed is None else [seed]),
         }
     )
@@ -258,6 +292,14 @@ def load_verdict(path: str | Path) -> Verdict:
 
     path = Path(path)
     return read_verdict(path / "verdict.json" if path.is_dir() else path)
+
+
+def _columns(given: Mapping[str, str] | None) -> Columns | None:
+    if given is None:
+        return None
+    from tunewise.data.columns import columns_from
+
+    return columns_from(given)
 
 
 def _workspace(path: str | Path | None) -> Any:

@@ -89,9 +89,8 @@ class Audited(Shown):
         mde: the smallest gain in points that a test on these test rows shows; None without any.
     """
 
-    def __init__(self, outcome: AuditOutcome, data: str, fixed: str | Path | None) -> None:
-        self._outcome, self._data = outcome, data
-        self._fixed = None if fixed is None else Path(fixed)
+    def __init__(self, outcome: AuditOutcome, fixed: Path | None) -> None:
+        self._outcome, self._fixed = outcome, fixed
         self.report: AuditReport = outcome.report
         self.findings: tuple[Finding, ...] = outcome.report.findings
         self.mde = outcome.mde
@@ -99,7 +98,7 @@ class Audited(Shown):
     def _show(self) -> None:
         from tunewise.cli.show import show_audit
 
-        show_audit(self._outcome, self._data, self._fixed, as_json=False)
+        show_audit(self._outcome, self._fixed, as_json=False)
 
 
 class Proposed(Shown):
