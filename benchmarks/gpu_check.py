@@ -44,17 +44,17 @@ class Check:
 
 # Limits add up to less than eight minutes: the longest of those side by side, and all others.
 PLAN = (
-    Check("machine", 40, alone=True),
-    Check("kernel", 150),
-    Check("models", 150),
-    Check("learning", 150),
-    Check("resume", 150),
-    Check("demo", 150, command=("-m", "tunewise", "demo", "--dir", "OUT/demo")),
-    Check("kernel-speed", 40, alone=True),
-    Check("generate", 50, alone=True),
-    Check("sft-task", 80, alone=True),
-    Check("sft-chat", 60, alone=True),
-    Check("sft-documents", 60, alone=True),
+    Check("machine", 20, alone=True),
+    Check("kernel", 130),
+    Check("models", 130),
+    Check("learning", 130),
+    Check("resume", 130),
+    Check("demo", 130, command=("-m", "tunewise", "demo", "--dir", "OUT/demo")),
+    Check("kernel-speed", 20, alone=True),
+    Check("generate", 30, alone=True),
+    Check("sft-task", 110, alone=True),
+    Check("sft-chat", 85, alone=True),
+    Check("sft-documents", 85, alone=True),
 )
 
 

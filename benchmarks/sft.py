@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ SHAPES = {
     "documents": (0, (1100, 700, 1700), (50, 200)),
 }
 RANK, BATCH, RATE = 16, 8, 2e-4
+BEGAN = time.perf_counter()
 
 
 def rows(shape: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int]]]:
@@ -295,6 +297,8 @@ def arm(options: dict[str, Any]) -> dict[str, Any]:
     wall, cpu = marks[-1][0] - marks[1][0], marks[-1][1] - marks[1][1]
     peak = torch.cuda.max_memory_allocated() if gpu else peak_memory()
     return {
+        "seconds_to_first_step": marks[0][0] - BEGAN,
+        "step_seconds": [b[0] - a[0] for a, b in pairwise(marks)],
         "tokens_per_second": tokens / wall,
         "tokens_per_cpu_second": tokens / cpu,
         "peak_bytes": peak,

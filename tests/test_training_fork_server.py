@@ -20,6 +20,7 @@ from tunewise.errors import TrainingError
 from tunewise.routes.base import open_route
 from tunewise.routes.local import LocalHandle, LocalRoute
 from tunewise.study.schema import FineTune
+from tunewise.training import fork_server
 from tunewise.training.job import TrainingJob
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux's pidfd_open")
@@ -105,3 +106,13 @@ def test_a_training_outlives_its_caller_and_the_server(job: TrainingJob, tmp_pat
     assert handle.status().state == "running"
     assert handle.result(timeout=120).steps == 32
     assert (job.output / "worker.log").read_text() == ""
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_parent_that_asked_cuda_forks_no_trainings(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    # What torch says in a fork of a process that has used CUDA; there is no GPU here to use.
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: asked)
+    assert fork_server._fork_can_use_a_gpu() is not asked

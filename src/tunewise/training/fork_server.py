@@ -4,10 +4,10 @@ Importing torch, transformers and peft takes some ten seconds of a processor, of
 short training. So one process, the fork server, imports them once and forks for each training.
 What is forked is a process like any other: in a session of its own, it outlives both the server
 and whoever asked for it, and it ends only by itself or by a signal. The server does no arithmetic
-and never asks for a GPU, since neither OpenMP's threads nor a CUDA context survive a fork.
+and never asks CUDA for a GPU, since neither OpenMP's threads nor a CUDA context survive a fork.
 
 It ends with the process that started it. Where the system cannot do this (it takes ``pidfd_open``
-of Linux), each training is a fresh process.
+of Linux), or a library has asked for a GPU while it was imported, each training is a fresh process.
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ class _Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a fresh process meets the same trouble and logs it
-            env=_environment(),
+            # Whether there is a GPU is then asked of the driver's library: once CUDA itself was
+            # asked, a forked process can use none.
+            env={**_environment(), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             start_new_session=True,
         )
         try:
@@ -208,10 +210,12 @@ def _environment() -> dict[str, str]:
 
 def _serve() -> int:
     """Import, then fork for each line ``[task, folder]`` of standard input; the answer is a pid."""
-    signal.signal(signal.SIGCHLD, _reap)
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):  # who needs it will say so
             importlib.import_module(name)
+    if not _fork_can_use_a_gpu():
+        return 1
+    signal.signal(signal.SIGCHLD, _reap)
     gc.collect()
     gc.freeze()  # else each child's collector would copy all that they share
     _say(_READY)
@@ -222,6 +226,20 @@ def _serve() -> int:
             return _run(task, Path(folder))
         _say(b"%d\n" % pid)
     return 0
+
+
+def _fork_can_use_a_gpu() -> bool:
+    """Whether CUDA would work in a forked process, tried in one; True where there is no torch.
+
+    Only a fork can tell: torch notes there that its parent had asked CUDA for something.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return True
+    pid = os.fork()
+    if pid == 0:
+        os._exit(bool(torch.cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _reap(_: int, __: FrameType | None) -> None:
