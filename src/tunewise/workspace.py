@@ -175,6 +175,27 @@ class Workspace:
         answers = self.root / "answers"
         return [*found, answers] if answers.is_dir() and any(answers.iterdir()) else found
 
+    def study_date(self, name: str, rows: str) -> str | None:
+        """The date (ISO 8601) that is kept for a study with these rows, or None.
+
+        Args:
+            rows: identifies them.
+        """
+        path = self._dates(name)
+        known = read_json(path) if path.exists() else {}
+        found = known.get(rows) if isinstance(known, dict) else None
+        return found if isinstance(found, str) else None
+
+    def keep_study_date(self, name: str, rows: str, date: str) -> None:
+        """Keep the date of a study with these rows; one that is kept already stays."""
+        if self.study_date(name, rows) is None:
+            path = self._dates(name)
+            known = read_json(path) if path.exists() else {}
+            write_json_atomic(path, {**known, rows: date})
+
+    def _dates(self, name: str) -> Path:
+        return self.root / "studies" / name / "dates.json"
+
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the one lock of study ``name``; the system frees it when the process ends.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunewise.data.chat import TEXT_PARTS, Message, text_of
 from tunewise.errors import ModelError
 from tunewise.models.template_check import require_kept
+from tunewise.models.template_date import asks_for_date, with_date
 from tunewise.models.template_forms import Forms, written_in
 from tunewise.models.template_probe import forms_of
 
@@ -44,6 +45,7 @@ def render_prompt(
     tools: Sequence[Mapping[str, Any]] = (),
     *,
     ask: bool = True,
+    date: str | None = None,
 ) -> str:
     """The conversation as one text, by the tokenizer's chat template (special tokens included).
 
@@ -55,6 +57,7 @@ def render_prompt(
         messages: in OpenAI's form.
         tools: definitions in OpenAI's form.
         ask: end with the head of an assistant message, for the model to continue.
+        date: ISO 8601, what a template that asks for today's date is given; None is today's.
 
     Raises:
         ModelError: the template refuses the conversation, or something of a message would be lost;
@@ -63,7 +66,7 @@ def render_prompt(
     plain = plain_messages(messages)
     forms = template_forms(tokenizer)
     try:
-        text = _apply(tokenizer, *written_in(forms, plain, tools), ask)
+        text = _apply(tokenizer, *written_in(forms, plain, tools), ask, date)
     except Exception as error:  # a template raises what it pleases for what it does not expect
         raise ModelError(
             f"the model's chat template refuses this conversation: {error}",
@@ -83,11 +86,29 @@ def _apply(
     messages: list[dict[str, Any]],
     tools: list[Any] | None,
     ask: bool,
+    date: str | None = None,
 ) -> str:
     text = tokenizer.apply_chat_template(
-        messages, tools=tools, add_generation_prompt=ask, tokenize=False
+        messages,
+        tools=tools,
+        chat_template=template_for(tokenizer, tools, date),
+        add_generation_prompt=ask,
+        tokenize=False,
     )
     return str(text)
+
+
+def template_for(
+    tokenizer: PreTrainedTokenizerBase, tools: list[Any] | None, date: str | None
+) -> str | None:
+    """The tokenizer's template with ``date`` as today's; None for its own as it is.
+
+    Args:
+        tools: those on offer; some tokenizers have a template of its own for them.
+    """
+    if date is None or not asks_for_date(tokenizer.chat_template):
+        return None
+    return with_date(tokenizer.get_chat_template(None, tools), date)
 
 
 def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from tunewise.errors import ModelError
 from tunewise.models.adapters import ADAPTER_FILES, WEIGHTS, Adapters
 from tunewise.models.chat_format import PLAIN_STOP, PLAIN_TEMPLATE
 from tunewise.models.names import ModelRef
+from tunewise.models.template_date import asks_for_date
+from tunewise.models.trained_as import trained_as
 from tunewise.models.weights import MODEL_FILES, locate, require_safetensors, revision_of
 from tunewise.releases import import_failed
 
@@ -43,6 +45,7 @@ class LoadedModel:
         pad_id: a token for padding that differs from all ``end_ids`` where the vocabulary has one,
             so that training on the end token survives the masking of padding.
         plain_template: the model brought no chat template.
+        date: the day that a tuned model's template wrote as today's (``TrainedAs``).
         adapters: revisions of those attached, in the order of their loading.
         active: the one that is switched on.
     """
@@ -57,6 +60,7 @@ class LoadedModel:
     stop: tuple[str, ...]
     pad_id: int
     plain_template: bool
+    date: str | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     active: str | None = None
     adapters: list[str] = field(default_factory=list)
@@ -73,6 +77,11 @@ class LoadedModel:
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.model.dtype
         return dtype
+
+    @property
+    def asks_for_date(self) -> bool:
+        """Whether its chat template writes the day's date."""
+        return asks_for_date(self.tokenizer.chat_template)
 
     @property
     def embedded(self) -> int:
@@ -200,6 +209,7 @@ def load_local(
         stop=PLAIN_STOP if plain else (),
         pad_id=_pad_id(tokenizer, end_ids),
         plain_template=plain,
+        date=trained_as(folder).date,
     )
     if adapter is not None:
         loaded.attach(adapter)

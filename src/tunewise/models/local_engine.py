@@ -17,7 +17,9 @@ from tunewise.models.constraint import SchemaCompiler, SchemaError
 from tunewise.models.embedding import require_embedded
 from tunewise.models.engine import in_order
 from tunewise.models.loading import LoadedModel
+from tunewise.models.template_date import today
 from tunewise.models.tool_calls import decode_calls
+from tunewise.models.trained_as import trained_as
 
 if TYPE_CHECKING:
     from tunewise.models.decoding import Row
@@ -44,6 +46,8 @@ class LocalEngine:
     Args:
         loaded: from ``load_local``.
         adapter: the folder of a peft adapter.
+        date: what a template that asks for today's date is given: ISO 8601, or None for the day
+            on which the engine is made. Tuned weights keep the one that they were trained with.
         batch_tokens: most prompt tokens of one forward pass, padding included.
         threads: processor threads that torch uses (for the whole process).
 
@@ -56,6 +60,7 @@ class LocalEngine:
         loaded: LoadedModel,
         *,
         adapter: Path | None = None,
+        date: str | None = None,
         batch_tokens: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -70,7 +75,11 @@ class LocalEngine:
         self._adapter = loaded.attach(adapter) if adapter is not None else None
         self.model = loaded.name
         self.context_length: int | None = loaded.context_length
+        trained = trained_as(adapter).date if adapter is not None else None
+        self.date = trained or loaded.date or date or today()
         self.revision = loaded.revision + (f"+{self._adapter}" if self._adapter else "")
+        if loaded.asks_for_date:
+            self.revision += f"@{self.date}"
         self._limits = _limits(loaded, batch_tokens)
         self._flat_limits = replace(self._limits, waste=_FLAT_WASTE)
         sharpen(loaded.model)
@@ -111,7 +120,7 @@ class LocalEngine:
 
     def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
         """Tokens of the conversation as the model sees it when asked for an answer."""
-        text = render_prompt(self.loaded.tokenizer, messages)
+        text = render_prompt(self.loaded.tokenizer, messages, date=self.date)
         return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def close(self) -> None:
@@ -124,7 +133,11 @@ class LocalEngine:
         result: list[list[int] | ModelError] = []
         for request in requests:
             try:
-                texts.append(render_prompt(self.loaded.tokenizer, request.messages, request.tools))
+                texts.append(
+                    render_prompt(
+                        self.loaded.tokenizer, request.messages, request.tools, date=self.date
+                    )
+                )
                 result.append([])
             except ModelError as error:
                 result.append(error)

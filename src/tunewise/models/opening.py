@@ -38,6 +38,7 @@ def open_engine(
     spend: Spend | None = None,
     dtype: DType = "auto",
     threads: int | None = None,
+    date: str | None = None,
 ) -> Engine:
     """Open the model that ``spec`` names.
 
@@ -51,7 +52,7 @@ def open_engine(
         cache_dir: keep answers here; None keeps none.
         key_resolver: gives the key for ``${NAME}`` and a base URL.
         spend: told of each answer of a server; may raise ``BudgetError``.
-        dtype, threads: for local models.
+        dtype, threads, date: for local models (``LocalEngine``).
 
     Raises:
         ModelError: no such model, no key, or an adapter for a model that is not on this machine.
@@ -62,7 +63,8 @@ def open_engine(
     if ref.is_local:
         from tunewise.models.local_engine import LocalEngine
 
-        engine = LocalEngine(shared_model(ref, dtype, cache_dir), adapter=adapter, threads=threads)
+        loaded = shared_model(ref, dtype, cache_dir)
+        engine = LocalEngine(loaded, adapter=adapter, threads=threads, date=date)
     elif adapter is not None:
         raise ModelError(
             "an adapter can only be added to a model on this machine",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tunewise.errors import ModelError
 from tunewise.models.names import ModelRef
+from tunewise.models.trained_as import TRAINED_AS
 from tunewise.releases import import_failed
 from tunewise.workspace import write_json_atomic
 
@@ -35,7 +36,14 @@ def locate(ref: ModelRef) -> Path:
     return folder
 
 
-MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "*.jinja")
+MODEL_FILES = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "*.jinja",
+    TRAINED_AS,
+)
 """What ``revision_of`` a model's folder reads."""
 
 

@@ -87,6 +87,7 @@ def train_study(
             tuner.check(asked=False)
         if session.capabilities.charges_money:
             refuse_unaffordable(session.study, tuner.forecast().usd, 0.0, 1)
+        session.keep_date()
         rate, tried = tuner.learning_rate()
         result, run = tuner.tune(rate, seeds_of(session.study)[0], losses=True)
         weights = result.adapter or result.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tunewise.data.chat import Completion
@@ -21,12 +22,16 @@ class Engines:
         study: names the servers and ``costs.max_usd``.
         prices: what hosted models bill; needed where ``max_usd`` is set.
         answers: folder where every raw answer is kept.
+        date: the study's, for chat templates that write one.
     """
 
-    def __init__(self, study: Study, prices: Prices | None, answers: Path) -> None:
+    def __init__(
+        self, study: Study, prices: Prices | None, answers: Path, date: Callable[[], str]
+    ) -> None:
         self._study = study
         self._prices = prices
         self._answers = answers
+        self._date = date
         self._open: dict[tuple[str, Path | None], Engine] = {}
         self.spent_usd = 0.0
 
@@ -55,6 +60,7 @@ class Engines:
                     cache_dir=self._answers,
                     key_resolver=resolve_key,
                     spend=meter,
+                    date=self._date(),
                 )
             except StudyError as error:
                 server, field = spec.partition(":")[0], (error.where or "").partition(":")[0]

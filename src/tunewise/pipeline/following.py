@@ -50,6 +50,12 @@ class Follower:
     def _on_resume(self, event: Mapping[str, Any]) -> None:
         self._reporter.note(f"goes on from step {event['step']} of {event['total_steps']}")
 
+    def _on_date(self, event: Mapping[str, Any]) -> None:
+        self._reporter.note(
+            f"the chat template writes a date: {event['date']} in training, and wherever the "
+            "tuned model is asked"
+        )
+
     def _on_path(self, event: Mapping[str, Any]) -> None:
         if event["path"] == "plain":
             self._reporter.note(f"one row at a time, which is slower: {event['reason']}")

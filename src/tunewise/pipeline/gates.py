@@ -77,11 +77,12 @@ class Gates:
             self.reporter.warn("the test set is too small to show any gain")
 
     def _data_stage(self) -> dict[str, Any]:
+        date = None if self.study.only_recorded else self.session.keep_date()
         return self.store.stage(
             "data",
             "G0",
             self.session.inputs.data(),
-            lambda: audit_stage(self.study, self.session.prepared, self.reporter),
+            lambda: audit_stage(self.study, self.session.prepared, self.reporter, date),
         )
 
     def _g1(self, specs: Sequence[CandidateSpec]) -> None:

@@ -256,6 +256,8 @@ class _Judge:
             "seed": str(self.study.seed),
         }
         found.update({k: str(v) for k, v in self.measured.data.get("versions", {}).items()})
+        if self.measured.data.get("date"):
+            found["date in prompts"] = self.measured.data["date"]
         if self.measured.data.get("test_hash"):
             found["test rows"] = self.measured.data["test_hash"]
         if self.case.prices is not None:

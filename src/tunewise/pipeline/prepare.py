@@ -135,8 +135,14 @@ def _recorded_split(
     return Split(parts["train"], parts["dev"], parts["test"], how)
 
 
-def audit_stage(study: Study, prepared: Prepared, reporter: Reporter) -> dict[str, Any]:
-    """The ``data`` stage: what the verdict needs to know of the rows, as JSON values."""
+def audit_stage(
+    study: Study, prepared: Prepared, reporter: Reporter, date: str | None = None
+) -> dict[str, Any]:
+    """The ``data`` stage: what the verdict needs to know of the rows, as JSON values.
+
+    Args:
+        date: that prompts are given where a model's template writes one.
+    """
     split = prepared.split
     book = FindingBook()
     for problem in prepared.problems:
@@ -186,6 +192,7 @@ def audit_stage(study: Study, prepared: Prepared, reporter: Reporter) -> dict[st
         "answer_tokens_median": None,
         "labels": report.labels if report else None,
         "warnings": warnings,
+        "date": date,
         "versions": dict(_versions()),
     }
 

@@ -17,6 +17,8 @@ from tunewise.data.documents import read_documents
 from tunewise.errors import ModelError, StudyError, TrainingError
 from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
+from tunewise.models.template_date import model_asks_for_date, today
+from tunewise.models.trained_as import trained_as
 from tunewise.models.weights import MODEL_FILES, locate, revision_of
 from tunewise.pipeline.engines import Engines
 from tunewise.pipeline.inputs import StageInputs
@@ -44,7 +46,9 @@ class Session:
         self.reporter = reporter
         costs = self.study.costs
         self.prices: Prices | None = load_prices(Path(costs.prices)) if costs.prices else None
-        self.engines = Engines(self.study, self.prices, workspace.root / "answers")
+        self.engines = Engines(
+            self.study, self.prices, workspace.root / "answers", lambda: self.date
+        )
         metric = self.study.metric
         self.scorer = get_scorer(metric.name, metric.options, engines=self.engines.get)
         self._tuners: dict[str, Tuner] = {}
@@ -95,8 +99,28 @@ class Session:
         ref = parse_model(model, self.study.servers)
         if not ref.is_local:
             return model  # where its server lies is an input of its own
-        digests = self.workspace.root / "answers" / "digests.json"
-        return revision_of(locate(ref), MODEL_FILES, digests)
+        folder, digests = locate(ref), self.workspace.root / "answers" / "digests.json"
+        revision = revision_of(folder, MODEL_FILES, digests)
+        if not model_asks_for_date(folder):
+            return revision
+        return f"{revision}@{trained_as(folder).date or self.date}"
+
+    @cached_property
+    def date(self) -> str:
+        """ISO 8601, what chat templates that ask for today's date are given in this study.
+
+        It is the day on which the study first ran with these rows.
+        """
+        return self.workspace.study_date(self.study.name, self._rows) or today()
+
+    def keep_date(self) -> str:
+        """Fix the date for all later runs with these rows, where none is kept yet."""
+        self.workspace.keep_study_date(self.study.name, self._rows, self.date)
+        return self.date
+
+    @cached_property
+    def _rows(self) -> str:
+        return canonical_hash(self.inputs.data())
 
     @cached_property
     def folder(self) -> StudyFolder:
@@ -234,6 +258,7 @@ class Session:
             self.reporter,
             self.prices,
             revision=self._revision(model) if model is not None else None,
+            date=self.date,
         )
 
     def check_tunable(self, spec: CandidateSpec) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import BudgetError, StudyError, TrainingError
+from tunewise.models.template_date import today
 from tunewise.pipeline.following import Follower, wait
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
 from tunewise.routes.base import Forecast, Route, open_route
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
-from tunewise.training.job import TrainingJob, TrainingResult
+from tunewise.training.job import TrainingJob, TrainingResult, date_of
 from tunewise.training.trackers import check_trackers
 from tunewise.words import plural
 
@@ -63,6 +64,7 @@ class Tuner:
         folder: where training jobs of this study lie; each has its own folder, by content.
         prices: what hosted training costs.
         revision: identifies the weights that training begins with.
+        date: of the study, for chat templates that write one; None is today's.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Tuner:
         reporter: Reporter,
         prices: Prices | None = None,
         revision: str | None = None,
+        date: str | None = None,
     ) -> None:
         self.study = study
         self.spec = spec
@@ -87,6 +90,7 @@ class Tuner:
         assert model is not None
         self.model = model
         self._revision = revision or model
+        self._date = date or today()
         self.on_this_machine = self.route.capabilities.this_machine
         self._digested: tuple[Sequence[Example], str] | None = None
 
@@ -115,6 +119,9 @@ class Tuner:
             epochs=epochs,
             seed=seed,
             output=self.folder / identity[:16],
+            date=date_of(self.model, None, self._date)
+            if self.route.capabilities.local_weights
+            else None,
         )
 
     def _digest(self, rows: Sequence[Example]) -> str:

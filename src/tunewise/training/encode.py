@@ -15,7 +15,12 @@ from typing import Any, Literal
 
 from tunewise.data.chat import Example, Message
 from tunewise.errors import DataError, ModelError
-from tunewise.models.chat_format import plain_messages, render_prompt, template_forms
+from tunewise.models.chat_format import (
+    plain_messages,
+    render_prompt,
+    template_for,
+    template_forms,
+)
 from tunewise.models.embedding import require_embedded
 from tunewise.models.template_forms import written_in
 from tunewise.training.rows import EncodedRow
@@ -53,6 +58,7 @@ class Encoder:
         trained: the last answer, all assistant turns, or every token.
         prompt: instructions for rows without a system message of their own.
         embedded: how many tokens the model has (``LoadedModel.embedded``); None does not ask.
+        date: what a template that asks for today's date is given; None is today's.
     """
 
     def __init__(
@@ -63,8 +69,10 @@ class Encoder:
         trained: Trained = "answers",
         prompt: str | None = None,
         embedded: int | None = None,
+        date: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.date = date
         self.embedded = embedded
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
         if self._fast is not None:
@@ -221,6 +229,7 @@ class Encoder:
         marked = self.tokenizer.apply_chat_template(
             written,
             tools=tools,
+            chat_template=template_for(self.tokenizer, tools, self.date),
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,
@@ -269,7 +278,7 @@ class Encoder:
 
     def _render(self, messages: Sequence[Message], example: Example, *, ask: bool = False) -> str:
         try:
-            return render_prompt(self.tokenizer, messages, example.tools, ask=ask)
+            return render_prompt(self.tokenizer, messages, example.tools, ask=ask, date=self.date)
         except ModelError as error:
             raise DataError(
                 f"row {example.id!r}: {error.message}", where=example.source, hint=error.hint

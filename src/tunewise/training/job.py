@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import DataError, ModelError, TrainingError
 from tunewise.models.names import ModelRef, parse_model
+from tunewise.models.template_date import model_asks_for_date, today
 from tunewise.study.schema import FineTune
 from tunewise.training.methods import METHODS
 
@@ -62,6 +63,9 @@ class TrainingJob:
         eval_every, eval_rows: look at this many rows of dev each so many steps, besides the whole
             of dev after each epoch; None never does. Not part of the key: nothing is chosen by it.
         dev_before: look at the whole of dev before step 0 too, to compare with. Likewise.
+        date: ISO 8601, what a chat template that asks for today's date is given; part of the key
+            only where the model's does. The tuned model is asked with the same one. None is of a
+            job of earlier releases: whatever day it is.
 
     Raises:
         TrainingError: an unknown method, a number that is not above 0, or a method that cannot
@@ -86,6 +90,7 @@ class TrainingJob:
     eval_every: int | None = None
     eval_rows: int = 1
     dev_before: bool = False
+    date: str | None = field(default_factory=today)
 
     def __post_init__(self) -> None:
         if self.fine_tune.method not in METHODS:
@@ -142,8 +147,33 @@ class TrainingJob:
                 # Only where it is not the default, so that older runs keep their keys.
                 **({} if self.keep == "best" else {"keep": self.keep}),
                 **({} if self.start is None else {"start": adapter_revision(self.start)}),
+                **({"date": self.date} if self.date is not None and self._asks_for_date else {}),
             }
         )
+
+    @property
+    def _asks_for_date(self) -> bool:
+        from tunewise.models.weights import locate
+
+        return model_asks_for_date(locate(local_model(self.model)))
+
+
+def date_of(model: str, start: Path | None, otherwise: str) -> str:
+    """The date that a job's chat template is given: tuned weights keep theirs, others take one.
+
+    Args:
+        model: spec or folder of a local model.
+        start: folder of the adapter that the job begins with.
+        otherwise: ISO 8601.
+
+    Raises:
+        ModelError: when the model is not there.
+    """
+    from tunewise.models.trained_as import trained_as
+    from tunewise.models.weights import locate
+
+    own = trained_as(start).date if start is not None else None
+    return own or trained_as(locate(local_model(model))).date or otherwise
 
 
 def model_revision(spec: str) -> str:

@@ -43,6 +43,7 @@ def read_job(folder: Path) -> TrainingJob:
     try:
         value = json.loads((folder / "job.json").read_text("utf-8"))
         key = value.pop("key")
+        value.setdefault("date", None)  # of a job of earlier releases
         rows = {name: RowFile(folder / f"{name}.jsonl") for name in ("train", "dev")}
         value["fine_tune"] = FineTune.model_validate(value["fine_tune"])
         value["output"] = Path(value["output"])

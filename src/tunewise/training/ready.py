@@ -56,6 +56,8 @@ class Ready:
         loaded, precision = load_base(self.job.model, fine_tune)
         self.method = make_method(fine_tune)
         encoder = encoder_of(self.job, loaded)
+        if loaded.asks_for_date and self.job.date is not None:
+            self.tell({"event": "date", "date": self.job.date})
         limit = min(fine_tune.max_length or loaded.context_length, loaded.context_length)
         self.items, findings = self.method.encode(encoder, self.job.examples, limit)
         self._report(findings, "train")
@@ -134,4 +136,5 @@ def encoder_of(job: TrainingJob, loaded: Any) -> Encoder:
         trained=make_method(job.fine_tune).trained,
         prompt=job.prompt,
         embedded=loaded.embedded,
+        date=job.date,
     )

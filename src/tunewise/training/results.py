@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewise.models.trained_as import TrainedAs
 from tunewise.training import checkpoint
 from tunewise.training.job import TrainingJob, TrainingResult
 from tunewise.training.surroundings import peak_memory
@@ -110,6 +111,7 @@ def _save(run: Run, place: Path) -> None:
             config = setup.outer.peft_config["default"]
             config.base_model_name_or_path = run.job.model
             setup.outer.save_pretrained(place, save_embedding_layers=False)
+    TrainedAs(run.job.date if setup.loaded.asks_for_date else None).write(place)
 
 
 def _config(run: Run) -> dict[str, Any]:
@@ -119,6 +121,7 @@ def _config(run: Run) -> dict[str, Any]:
         "model": job.model,
         "model_revision": run.setup.loaded.revision,
         "prompt": job.prompt,
+        "date": job.date,
         "learning_rate": job.learning_rate,
         "epochs": job.epochs,
         "seed": job.seed,

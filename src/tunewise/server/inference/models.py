@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from tunewise.errors import TunewiseError
 from tunewise.models.names import parse_model
-from tunewise.server.inference.adapters import FILES
+from tunewise.models.trained_as import TrainedAs
 from tunewise.server.inference.limits import EngineLimits
 from tunewise.server.inference.lora import Update
 from tunewise.server.inference.memory import Budget
@@ -26,9 +26,10 @@ from tunewise.server.inference.serving import (
     Adapter,
     Fingerprint,
     Serving,
-    fingerprint,
+    adapter_files,
     load_adapter,
     load_serving,
+    model_files,
 )
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,12 @@ class Held:
     def number(self) -> int:
         """The adapter's, 0 for none."""
         return self.adapter.number if self.adapter is not None else 0
+
+    @property
+    def date(self) -> str | None:
+        """What the chat template is given as today's: the day of training; None is today."""
+        own = self.adapter.date if self.adapter is not None else None
+        return own or self.serving.loaded.date
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +139,7 @@ class Models:
         adapter = None
         if folder is not None:
             adapter = serving.adapters.get(folder)
-            if adapter is None or adapter.fingerprint != fingerprint(Path(folder), *FILES):
+            if adapter is None or adapter.fingerprint != adapter_files(Path(folder)):
                 self._load(
                     (base, folder),
                     wish,
@@ -205,9 +212,9 @@ class Models:
         gc.freeze()  # what lies in a model is never garbage; looking at it again costs time
 
     def _add_adapter(
-        self, serving: Serving, folder: str, got: tuple[dict[str, Update], Fingerprint]
+        self, serving: Serving, folder: str, got: tuple[dict[str, Update], Fingerprint, TrainedAs]
     ) -> None:
-        updates, files = got
+        updates, files, trained = got
         if self._in_memory.get(serving.base) is not serving:
             return
         old = serving.adapters.pop(folder, None)
@@ -220,7 +227,9 @@ class Models:
         number = next(self._numbers)
         serving.table.add(number, updates)
         size = sum(t.numel() * 4 for u in updates.values() for t in (u.a, u.b))
-        serving.adapters[folder] = Adapter(number, folder, files, size, next(self._clock))
+        serving.adapters[folder] = Adapter(
+            number, folder, files, size, trained.date, next(self._clock)
+        )
 
     def _make_place(self, size: int) -> bool:
         """Let idle models go until one more fits; False when those in use take too much."""
@@ -247,7 +256,7 @@ class Models:
 
 
 def _files_of(serving: Serving) -> Fingerprint:
-    return fingerprint(serving.loaded.folder, "*.safetensors", "config.json")
+    return model_files(serving.loaded.folder)
 
 
 def _size_on_disk(base: str) -> int:

@@ -26,15 +26,21 @@ class RefusedError(Exception):
         self.failed = Failed(message, code)
 
 
-def prepare(request: Generate, serving: Serving, adapter: int) -> RequestState:
+def prepare(
+    request: Generate, serving: Serving, adapter: int, date: str | None = None
+) -> RequestState:
     """Read a request; the model is in memory and stays there.
+
+    Args:
+        adapter: its number, 0 for none.
+        date: what a chat template that asks for today's date is given; None is today's.
 
     Raises:
         RefusedError: it is too long, malformed, or asks for what cannot be held to.
     """
     if not 1 <= request.n <= _MOST_CHOICES:
         raise RefusedError(f"n must be between 1 and {_MOST_CHOICES}", "invalid_request")
-    prompt, stop = _prompt(request, serving)
+    prompt, stop = _prompt(request, serving, date)
     budget = _budget(request, len(prompt), serving.loaded.context_length)
     _check_bias(request, serving)
     sampling = Sampling(
@@ -133,7 +139,9 @@ def _check_size(text: str, what: str, serving: Serving) -> None:
         raise too_long(limit, f"at least {len(text) // serving.longest_token}", what)
 
 
-def _prompt(request: Generate, serving: Serving) -> tuple[list[int], tuple[str, ...]]:
+def _prompt(
+    request: Generate, serving: Serving, date: str | None
+) -> tuple[list[int], tuple[str, ...]]:
     stop = tuple(s for s in request.stop if s)
     if request.messages is None:
         if request.prompt is None:
@@ -142,7 +150,7 @@ def _prompt(request: Generate, serving: Serving) -> tuple[list[int], tuple[str, 
     tokenizer = serving.loaded.tokenizer
     tools = request.tools if request.tool_choice != "none" else ()
     try:
-        text = render_prompt(tokenizer, request.messages, tools)
+        text = render_prompt(tokenizer, request.messages, tools, date=date)
     except ModelError as error:
         raise RefusedError(str(error), "invalid_request") from error
     _check_size(text, "messages", serving)

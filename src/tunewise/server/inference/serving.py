@@ -15,6 +15,7 @@ from tunewise.errors import ModelError
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.names import parse_model
 from tunewise.models.output_head import sharpen
+from tunewise.models.trained_as import TRAINED_AS, TrainedAs, trained_as
 from tunewise.server.inference.adapters import FILES, open_layers, read_adapter
 from tunewise.server.inference.backend import Backend, Part
 from tunewise.server.inference.forward import DirectForward, Forward, OwnForward
@@ -35,12 +36,17 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 @dataclass(slots=True, eq=False)
 class Adapter:
-    """An adapter in memory; its number is never used again, so kept prompts cannot mix it up."""
+    """An adapter in memory; its number is never used again, so kept prompts cannot mix it up.
+
+    Attributes:
+        date: what its chat template is given as today's; None where nobody said.
+    """
 
     number: int
     folder: str
     fingerprint: Fingerprint
     bytes: int
+    date: str | None = None
     used: int = 0
     users: int = 0
 
@@ -112,19 +118,30 @@ def load_serving(base: str, budget: Budget) -> Serving:
         texts=TokenTexts(loaded.tokenizer),
         vocabulary=vocabulary,
         longest_token=max(map(len, loaded.tokenizer.get_vocab())),
-        fingerprint=fingerprint(loaded.folder, "*.safetensors", "config.json"),
+        fingerprint=model_files(loaded.folder),
         bytes=sum(t.numel() * t.element_size() for t in loaded.model.parameters()),
     )
 
 
-def load_adapter(serving: Serving, folder: str) -> tuple[dict[str, Update], Fingerprint]:
+def load_adapter(serving: Serving, folder: str) -> tuple[dict[str, Update], Fingerprint, TrainedAs]:
     """Read an adapter for a model in memory. Runs beside the serving of others.
 
     Raises:
-        ModelError: see ``read_adapter``.
+        ModelError: see ``read_adapter`` and ``trained_as``.
     """
+    place = Path(folder)
     with torch.inference_mode():
-        return read_adapter(Path(folder), serving.layers), fingerprint(Path(folder), *FILES)
+        return read_adapter(place, serving.layers), adapter_files(place), trained_as(place)
+
+
+def adapter_files(folder: Path) -> Fingerprint:
+    """What an adapter's files look like from outside."""
+    return fingerprint(folder, *FILES, TRAINED_AS)
+
+
+def model_files(folder: Path) -> Fingerprint:
+    """What a model's files look like from outside."""
+    return fingerprint(folder, "*.safetensors", "config.json", TRAINED_AS)
 
 
 def fingerprint(folder: Path, *patterns: str) -> Fingerprint:

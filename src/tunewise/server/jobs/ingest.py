@@ -128,6 +128,12 @@ def _tell_one(
     elif kind == "resume":
         text = f"Fine-tuning job goes on from step {event['step']}"
         tell(session, job, f"resume {event['time']}", text)
+    elif kind == "date":
+        text = (
+            f"The chat template writes a date: {event['date']} in training, and whenever the "
+            "tuned model is asked"
+        )
+        tell(session, job, "date", text)
     elif kind == "tracker":
         text = f"{event['tracker']} is not told of the run any more: {event['error']}"
         tell(session, job, f"tracker {event['tracker']}"[:64], text, level="warn")

@@ -151,8 +151,9 @@ def _beat(path: Path) -> None:
 
 def _training_job(folder: Path) -> TrainingJob:
     """The trainer's job: made once, and read again by a worker that goes on."""
+    from tunewise.models.template_date import today
     from tunewise.server.jobs.hyperparameters import learning_rate
-    from tunewise.training.job import TrainingJob
+    from tunewise.training.job import TrainingJob, date_of
     from tunewise.training.job_files import read_job, write_job
 
     rows = folder / RUN / ROWS
@@ -160,6 +161,7 @@ def _training_job(folder: Path) -> TrainingJob:
         wanted = Assignment(**json.loads((folder / JOB).read_text("utf-8")))
         values = wanted.hyperparameters
         shutil.rmtree(rows, ignore_errors=True)
+        start = Path(wanted.start) if wanted.start else None
         job = TrainingJob(
             model=wanted.model,
             examples=FileRows(Path(wanted.training), wanted.training_rows),
@@ -176,9 +178,10 @@ def _training_job(folder: Path) -> TrainingJob:
             threads=wanted.threads,
             keep="last",
             keep_epochs=KEPT_EPOCHS,
-            start=Path(wanted.start) if wanted.start else None,
+            start=start,
             eval_every=values.get("eval_interval"),
             eval_rows=values.get("eval_samples", 1),
+            date=date_of(wanted.model, start, today()),
         )
         write_job(job, rows)
     return read_job(rows)

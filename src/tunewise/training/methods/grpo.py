@@ -195,7 +195,7 @@ class GroupRelativePolicy(Method):
             if self._engine is None:
                 from tunewise.models.local_engine import LocalEngine
 
-                self._engine = LocalEngine(context.setup.loaded)
+                self._engine = LocalEngine(context.setup.loaded, date=context.job.date)
             for index, completion, row in self._engine.iterate_rows(requests):
                 completions[index], rows[index] = completion, row
                 context.check_stop()
