@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewise.candidates.base import Candidate
+from tunewise.candidates.base import Candidate, Trained, Traits
 from tunewise.data.chat import Completion, Example
 from tunewise.routes.base import Capabilities, Forecast, Route, Status
 from tunewise.scoring.base import ItemScore, Scorer
@@ -38,14 +38,31 @@ def check_route(route: Route, job: TrainingJob) -> None:
     assert route.submit(job).result(timeout=120).steps == result.steps  # the same job, once
 
 
+def check_kind(kind: Any) -> None:
+    """The class of a kind of candidate declares what it is, and its traits do not contradict."""
+    traits = kind.traits
+    assert isinstance(traits, Traits) and callable(kind.from_study) and inspect.getdoc(kind)
+    assert traits.needs_model or not traits.trained
+    assert not (traits.recorded and (traits.needs_model or traits.trained))
+    assert traits.dev_rounds >= 0 and all(isinstance(option, str) for option in traits.options)
+
+
 def check_candidate(candidate: Candidate, train: Sequence[Example], dev: Sequence[Example]) -> None:
     """A candidate chooses on dev and answers each row once, in order, alike each time."""
     assert candidate.name and candidate.kind
+    traits = type(candidate).traits  # type: ignore[attr-defined]
+    assert isinstance(candidate, Trained) == traits.trained
+    if isinstance(candidate, Trained):
+        assert [e.answer for e in candidate.training_examples(train, dev)] == [
+            e.answer for e in train
+        ]
     fitted = candidate.fit(train, dev)
     assert fitted.dev_completions is None or len(fitted.dev_completions) == len(dev)
     answers = fitted.answer(dev)
     assert [type(a) for a in answers] == [Completion] * len(dev)
     assert [a.text for a in fitted.answer(dev)] == [a.text for a in answers]
+    assert fitted.answer([]) == []
+    assert traits.asks or fitted.request(dev[0]) is None
     json.dumps(dict(fitted.chosen()))
 
 

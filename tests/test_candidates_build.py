@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from candidates_kit import LIMITS, Exact, LookingEngine, row
-from tunewise.candidates.build import (
-    BuildContext,
-    build_candidate,
-    default_candidates,
-    offers,
-    training_examples,
-)
+from tunewise.candidates.build import build_candidate, training_examples
+from tunewise.candidates.context import BuildContext
 from tunewise.candidates.few_shot import FewShot
+from tunewise.candidates.offers import default_candidates, offers
 from tunewise.candidates.passages import Passage
 from tunewise.candidates.rag import Rag
 from tunewise.data.chat import Example
 from tunewise.errors import StudyError
+from tunewise.study.kinds import KINDS, traits_of
 from tunewise.study.schema import CandidateSpec
 
 LABELLED = [row(f"r{i}", f"word{i % 7} item{i}", ("yes", "no")[i % 7 % 2]) for i in range(42)]
@@ -115,32 +113,66 @@ def test_training_rows_come_before_there_is_a_tuned_model() -> None:
     assert with_passages[0].prompt[-1]["content"].startswith("[1] The colour of sky")
 
 
-def test_third_party_candidates_by_entry_point(
+def test_a_study_s_words_for_a_kind_of_another_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "oracle_candidate.py").write_text(
-        "from tunewise.candidates.recorded import Recorded, RecordedAnswers\n"
-        "def build(spec, context):\n"
-        "    return Recorded(spec.name, RecordedAnswers({None: {}}), kind=spec.kind)\n"
+        "from tunewise.candidates.base import Traits\n"
+        "class Oracle:\n"
+        "    traits = Traits(needs_model=False, options=('depth',))\n"
+        "    def __init__(self, name, depth): self.name, self.depth = name, depth\n"
+        "    @classmethod\n"
+        "    def from_study(cls, spec, context): return cls(spec.name, **spec.options)\n"
+        "class Mute: traits = None\n"
+        "class Odd: traits, from_study = {}, None\n"
     )
     info = tmp_path / "oracle-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: oracle\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tunewise.candidates]\noracle = oracle_candidate:build")
+    (info / "entry_points.txt").write_text(
+        "[tunewise.candidates]\noracle = oracle_candidate:Oracle\nmute = oracle_candidate:Mute\n"
+        "odd = oracle_candidate:Odd\nlost = no_such_module:Lost\nrag = oracle_candidate:Oracle\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
-    spec = CandidateSpec.model_construct(name="mine", kind="oracle")  # type: ignore[arg-type]
+    spec = _spec(name="oracle", options={"depth": 3})  # a name that is a kind says both
+    assert spec.kind == "oracle" and not spec.traits.needs_model and not spec.is_fine_tuned
     candidate = build_candidate(spec, context=_context())
-    assert (candidate.name, candidate.kind) == ("mine", "oracle")
+    assert (candidate.name, vars(candidate)["depth"]) == ("oracle", 3)
+    for values, words in (
+        ({"kind": "oracle", "options": {"deep": 3}}, "no option `deep`; its options: `depth`"),
+        ({"kind": "zero_shot", "options": {"deep": 3}}, "it has none under `options`"),
+        ({"kind": "oracel"}, "'oracle'"),
+        ({"kind": "mute"}, "has no `from_study`.*oracle 1.0"),
+        ({"kind": "odd"}, "`traits` are no `Traits`.*oracle 1.0"),
+        ({"kind": "lost"}, "cannot be loaded: No module named 'no_such_module'.*oracle 1.0"),
+        ({"kind": "rag"}, "two packages .*'rag': tunewise .* and oracle 1.0"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            _spec(**values)
+    assert _spec(kind="few_shot").traits.shows_examples  # the others are none the worse
+    assert not [
+        o
+        for o in offers(FREE, has_documents=True, has_model=True, can_train=True)
+        if o.kind == "oracle"
+    ]
     sys.modules.pop("oracle_candidate")
-    unknown = CandidateSpec.model_construct(name="mine", kind="orcale")  # type: ignore[arg-type]
-    with pytest.raises(StudyError, match="no candidate of kind 'orcale'"):
-        build_candidate(unknown, context=_context())
+
+
+def test_what_the_kinds_declare_holds_together() -> None:
+    kinds = {name: traits_of(name) for name in KINDS.names()}
+    assert {k for k, t in kinds.items() if t.trained} == {"fine_tuned", "fine_tuned+rag"}
+    assert {k for k, t in kinds.items() if not t.needs_model} == {"classifier", "recorded"}
+    assert {k for k, t in kinds.items() if not t.asks} == {"classifier", "recorded"}
+    by_complexity = sorted(kinds, key=lambda kind: kinds[kind].complexity)
+    assert by_complexity.index("classifier") < by_complexity.index("zero_shot")
+    assert by_complexity.index("few_shot") < by_complexity.index("fine_tuned")
+    assert len({t.complexity for t in kinds.values()}) == len(kinds)
 
 
 @pytest.mark.parametrize(
     ("train", "flags", "expected"),
     [
-        (LABELLED, (0, 1, 1), ["zero_shot", "few_shot", "classifier", "fine_tuned"]),
+        (LABELLED, (0, 1, 1), ["classifier", "zero_shot", "few_shot", "fine_tuned"]),
         (FREE, (0, 1, 0), ["zero_shot", "few_shot"]),
         (FREE, (1, 1, 1), ["zero_shot", "few_shot", "rag", "fine_tuned", "fine_tuned+rag"]),
         (LABELLED, (1, 0, 1), ["classifier"]),

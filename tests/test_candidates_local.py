@@ -8,7 +8,8 @@ import pytest
 
 from candidates_kit import jsonl
 from tunewise.candidates.base import Candidate
-from tunewise.candidates.build import BuildContext, build_candidate
+from tunewise.candidates.build import build_candidate
+from tunewise.candidates.context import BuildContext
 from tunewise.candidates.prompting import Limits, answer_limit, text_counter
 from tunewise.data.chat import Example
 from tunewise.scoring.registry import get_scorer

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from candidates_kit import row
-from tunewise.candidates.build import recorded_answers
-from tunewise.candidates.recorded import Recorded, examples_from_recorded, read_recorded
+from tunewise.candidates.recorded import (
+    Recorded,
+    examples_from_recorded,
+    read_recorded,
+    recorded_answers,
+)
 from tunewise.errors import DataError
 from tunewise.study.schema import CandidateSpec
 

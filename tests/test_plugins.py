@@ -19,16 +19,19 @@ import yaml
 
 import contracts
 import tunewise
+from candidates_kit import LIMITS, LookingEngine
 from cli_support import COMMAND, environment
 from models_support import save_model
 from tunewise import plugins
-from tunewise.candidates.classifier import Classifier
+from tunewise.candidates.build import build_candidate
+from tunewise.candidates.context import BuildContext
 from tunewise.data.chat import Example
 from tunewise.errors import StudyError, TrainingError
 from tunewise.plugins import Group
 from tunewise.routes.base import ROUTES, open_route
 from tunewise.scoring.registry import SCORERS, get_scorer
-from tunewise.study.schema import FineTune
+from tunewise.study.kinds import KINDS, traits_of
+from tunewise.study.schema import CandidateSpec, FineTune
 from tunewise.training.job import TrainingJob
 from tunewise.training.own_trackers import TensorBoard
 from tunewise.training.trackers import TRACKERS, TrackedRun
@@ -96,12 +99,31 @@ def test_routes_keep_their_contract(plugin: Path, tmp_path: Path, name: str) -> 
     contracts.check_route(route, job(tmp_path))
 
 
-def test_candidates_keep_their_contract(plugin: Path) -> None:
-    from acme_tunewise.candidate import LastWord
+class Document:
+    id, text, title = "d", "Red, green and blue are colours. " * 20, None
 
+
+@pytest.mark.parametrize("kind", [*KINDS.names(), "nth_word"])
+def test_candidates_keep_their_contract(plugin: Path, tmp_path: Path, kind: str) -> None:
+    contracts.check_kind(KINDS.load(kind))
     rows = examples(60)
-    for candidate in (Classifier("plain", get_scorer("accuracy")), LastWord("last")):
-        contracts.check_candidate(candidate, rows[:45], rows[45:])
+    answers = [json.dumps({"id": row.id, "answer": row.answer}) + "\n" for row in rows]
+    (tmp_path / "answers.jsonl").write_text("".join(answers))
+    more = {"answers": "answers.jsonl"} if traits_of(kind).recorded else {}
+    more = {"options": {"place": 0}} if kind == "nth_word" else more
+    spec = CandidateSpec.model_validate({"name": "mine", "kind": kind, **more})
+    context = BuildContext(
+        scorer=get_scorer("accuracy"),
+        limits=LIMITS,
+        engine=LookingEngine(),
+        tuned_engine=LookingEngine(model="tuned"),
+        documents=[Document()],
+        folder=tmp_path,
+        effort="quick",
+    )
+    candidate = build_candidate(spec, context=context)
+    assert (candidate.name, candidate.kind) == ("mine", kind)
+    contracts.check_candidate(candidate, rows[:45], rows[45:])
 
 
 @pytest.mark.parametrize("name", ["exact_match", "token_f1", "macro_f1", "same_length"])
@@ -128,7 +150,7 @@ def run_study(installed: Path, folder: Path, **changes: Any) -> subprocess.Compl
         "model": "./model",
         "data": {"examples": "rows.jsonl", "max_test_rows": 20},
         "metric": {"name": "same_length", "options": {"slack": 1}},
-        "candidates": [{"kind": "last_word"}, "zero_shot", "fine_tuned"],
+        "candidates": [{"name": "nth_word", "options": {"place": -1}}, "zero_shot", "fine_tuned"],
         "fine_tune": {"route": "acme", "epochs": 1},
         "forgetting": {"suite": None},
         "servers": {"mine": {"base_url": "http://localhost:1/v1"}},
@@ -160,7 +182,7 @@ def test_a_study_on_somebody_else_s_route(installed: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
     assert verdict["metric"] == "same_length" and verdict["ended_at"] == "G5"
-    assert {c["name"] for c in verdict["candidates"]} == {"last_word", "zero_shot", "fine_tuned"}
+    assert {c["name"] for c in verdict["candidates"]} == {"nth_word", "zero_shot", "fine_tuned"}
     # Once, with one learning rate: nothing was swept on this machine, and it got what it takes.
     (told,) = map(json.loads, (tmp_path / "notes.jsonl").read_text().splitlines())
     assert told["servers"] == ["mine"] and told["prices"] == "2026-11-01"
@@ -175,7 +197,12 @@ def test_the_budget_holds_on_every_route(installed: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "notes.jsonl").exists()
 
 
-GROUPS = [(ROUTES, "openai"), (SCORERS, "exact_match"), (TRACKERS, "mlflow")]
+GROUPS = [
+    (ROUTES, "openai"),
+    (KINDS, "few_shot"),
+    (SCORERS, "exact_match"),
+    (TRACKERS, "mlflow"),
+]
 
 
 def package(folder: Path, name: str, *lines: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tunewise.study.kinds import KINDS, traits_of
 from tunewise.verdict.compare import compare
 from tunewise.verdict.cost import CostComparison, NetBenefit
 from tunewise.verdict.decision import Baseline, Evidence, decide
@@ -16,6 +17,9 @@ from tunewise.verdict.sentence import headline, points, rounded
 from tunewise.verdict.words import CostClass, ForgettingStatus
 
 SOME = compare([1.0, 0.0, 1.0, 0.0] * 50, [1.0, 1.0, 0.0, 0.0] * 50, binary=True)
+
+
+NAMES = {kind: traits_of(kind).title or kind for kind in KINDS.names()}
 
 
 def measured(gain: float, low: float, high: float, **changes: object) -> PairedComparison:
@@ -212,7 +216,7 @@ CHEAPER_RIVAL = (
     ],
 )
 def test_the_sentence(evidence: Evidence, cost: CostComparison | None, sentence: str) -> None:
-    assert headline(decide(evidence), evidence, cost=cost) == sentence
+    assert headline(decide(evidence), evidence, cost=cost, names=NAMES) == sentence
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,16 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunewise.candidates.answers import shape_of
-from tunewise.candidates.base import NotOfferedError
+from tunewise.candidates.base import NotOfferedError, Traits
+from tunewise.candidates.context import BuildContext
 from tunewise.candidates.dense import Encoder, load_encoder
+from tunewise.candidates.offers import Given, decide
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.scoring.base import Scorer
+from tunewise.study.schema import CandidateSpec
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -122,6 +125,19 @@ class Classifier:
     dense: str | None = None
     seed: int = 0
     kind: str = "classifier"
+    traits: ClassVar[Traits] = Traits(
+        title="the plain classifier", needs_model=False, free=True, complexity=10
+    )
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> Classifier:
+        return cls(spec.name, context.scorer, dense=spec.dense, seed=context.seed)
+
+    @classmethod
+    def offer(cls, given: Given) -> tuple[bool, str]:
+        labels = offered(given.train)
+        against = labels if isinstance(labels, str) else ""
+        return decide("the answers are a small set of labels", (labels is True, against))
 
     def fit(
         self,

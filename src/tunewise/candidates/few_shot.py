@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tunewise.candidates.answers import AnswerShape, shape_of
 from tunewise.candidates.asking import AskedFitted, as_many_as_fit, fits
-from tunewise.candidates.base import NotOfferedError
+from tunewise.candidates.base import NotOfferedError, Traits
+from tunewise.candidates.context import BuildContext
+from tunewise.candidates.offers import Given, decide
 from tunewise.candidates.prompted import Prompted
 from tunewise.candidates.shots import ShotPool, orders_of
 from tunewise.candidates.wordings import Wording
 from tunewise.data.chat import Example, Progress, Request
 from tunewise.models.engine import Engine
+from tunewise.study.schema import CandidateSpec
 
 Selection = Literal["fixed", "nearest"]
 K = (4, 8, 16)
@@ -87,6 +90,25 @@ class FewShot(Prompted):
     selection: Sequence[Selection] = ("fixed", "nearest")
     orders: int = 3
     kind: str = "few_shot"
+    traits: ClassVar[Traits] = Traits(
+        title="few-shot prompting", shows_examples=True, dev_rounds=8, complexity=30
+    )
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> FewShot:
+        return cls(
+            engine=context.engine_of(spec),
+            k=spec.k,
+            selection=tuple(dict.fromkeys(spec.selection or ("fixed", "nearest"))),
+            orders=spec.orders or 3,
+            **context.asking(spec),
+            **context.choosing(),
+        )
+
+    @classmethod
+    def offer(cls, given: Given) -> tuple[bool, str]:
+        why = "training rows can be shown as examples"
+        return decide(why, given.model, given.answered)
 
     def fit(
         self,

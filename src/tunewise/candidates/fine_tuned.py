@@ -10,10 +10,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from tunewise.candidates.asking import AskedFitted, ask
+from tunewise.candidates.base import Traits
 from tunewise.candidates.choosing import DevSearch, Option
+from tunewise.candidates.context import BuildContext
+from tunewise.candidates.offers import Given, decide
 from tunewise.candidates.passages import Passage
 from tunewise.candidates.prompted import Searching
 from tunewise.candidates.prompting import Limits
@@ -24,6 +27,7 @@ from tunewise.data.chat import Example, Progress
 from tunewise.errors import TrainingError
 from tunewise.models.engine import Engine
 from tunewise.scoring.base import Scorer
+from tunewise.study.schema import CandidateSpec
 
 _ENOUGH_RECALL = 0.95
 _WITHOUT_SOURCE = 0.2
@@ -41,6 +45,18 @@ class FineTuned:
     prompts: Sequence[str] = ()
     seed: int = 0
     kind: str = "fine_tuned"
+    traits: ClassVar[Traits] = Traits(
+        title="the fine-tuned model", trained=True, plain=True, complexity=60
+    )
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> FineTuned:
+        return cls(engine=context.tuned_engine, **context.asking(spec))
+
+    @classmethod
+    def offer(cls, given: Given) -> tuple[bool, str]:
+        why = "training rows have answers to learn from"
+        return decide(why, given.trainable, given.answered)
 
     def training_examples(
         self, train: Sequence[Example], dev: Sequence[Example] = ()
@@ -71,6 +87,18 @@ class FineTunedRag(FineTuned, Searching):
     """
 
     kind: str = "fine_tuned+rag"
+    traits: ClassVar[Traits] = Traits(
+        title="the fine-tuned model with retrieval", trained=True, retrieves=True, complexity=70
+    )
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> FineTunedRag:
+        return cls(engine=context.tuned_engine, **context.asking(spec), **context.searching(spec))
+
+    @classmethod
+    def offer(cls, given: Given) -> tuple[bool, str]:
+        why = "there are documents to search and answers to learn from"
+        return decide(why, given.trainable, given.answered, given.documents)
 
     def training_examples(
         self, train: Sequence[Example], dev: Sequence[Example] = ()

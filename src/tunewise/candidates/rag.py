@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from tunewise.candidates.answers import shape_of
 from tunewise.candidates.asking import AskedFitted, as_many_as_fit
+from tunewise.candidates.base import Traits
+from tunewise.candidates.context import BuildContext
+from tunewise.candidates.offers import Given, decide
 from tunewise.candidates.prompted import Prompted, Searching
 from tunewise.candidates.prompting import Prompting
 from tunewise.candidates.retrieval import Retrieval, choose_ranking, recall_report
 from tunewise.candidates.wordings import Wording
 from tunewise.data.chat import Example, Progress, Request
 from tunewise.models.engine import Engine
+from tunewise.study.schema import CandidateSpec
 
 INSTRUCTION = "Use the numbered passages before the question to answer it."
 
@@ -81,6 +85,22 @@ class Rag(Prompted, Searching):
     """
 
     kind: str = "rag"
+    traits: ClassVar[Traits] = Traits(
+        title="retrieval", retrieves=True, dev_rounds=3, complexity=40
+    )
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> Rag:
+        return cls(
+            engine=context.engine_of(spec),
+            **context.asking(spec),
+            **context.searching(spec),
+            **context.choosing(),
+        )
+
+    @classmethod
+    def offer(cls, given: Given) -> tuple[bool, str]:
+        return decide("there are documents to search", given.model, given.documents)
 
     def fit(
         self,

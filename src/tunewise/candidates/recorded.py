@@ -11,12 +11,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from tunewise.candidates.base import Traits
+from tunewise.candidates.context import BuildContext
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.data.findings import RowError
 from tunewise.data.lines import json_lines
 from tunewise.errors import DataError
+from tunewise.study.schema import CandidateSpec
 
 _KEYS = frozenset(
     {"id", "answer", "score", "split", "prompt_tokens", "completion_tokens", "latency_s", "seed"}
@@ -70,6 +73,12 @@ def read_recorded(paths: Sequence[Path]) -> RecordedAnswers:
             hint='Write one line a row: {"id": "…", "answer": "…"}',
         )
     return found
+
+
+def recorded_answers(spec: CandidateSpec, folder: Path | None = None) -> RecordedAnswers:
+    """Read the answer files of a recorded candidate; relative paths start at ``folder``."""
+    files = [spec.answers] if isinstance(spec.answers, str) else list(spec.answers or [])
+    return read_recorded([(folder or Path()) / Path(file).expanduser() for file in files])
 
 
 def examples_from_recorded(recorded: Sequence[RecordedAnswers]) -> list[Example]:
@@ -194,6 +203,11 @@ class Recorded:
     name: str
     answers: RecordedAnswers
     kind: str = "recorded"
+    traits: ClassVar[Traits] = Traits(needs_model=False, recorded=True, dev_rounds=0, complexity=50)
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> Recorded:
+        return cls(spec.name, recorded_answers(spec, context.folder))
 
     def fit(
         self,

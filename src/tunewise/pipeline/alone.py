@@ -279,14 +279,14 @@ def _alone(session: Session, *, with_dev: bool) -> tuple[Tuner, dict[str, int], 
     """What fine-tunes without a verdict; the number of its rows by split, and where dev is from."""
     study = session.study
     spec = next(
-        (s for s in study.candidates or () if s.is_fine_tuned and s.kind != "recorded"),
+        (s for s in study.candidates or () if s.traits.trained),
         CandidateSpec(name="fine_tuned", kind="fine_tuned"),
     )
     session.check_tunable(spec)
     data, only_texts = study.data, study.fine_tune.method == "pretrain"
     splits_itself = data.examples is not None or (data.test is not None and data.dev is None)
     named = data.train is not None or (only_texts and data.documents is not None)
-    if splits_itself or not named or spec.kind != "fine_tuned":
+    if splits_itself or not named or not spec.traits.plain:
         tuner = session.tuner(spec)
         how, held_out = "as the study splits", len(session.test)
         if not with_dev:

@@ -51,14 +51,14 @@ def candidate_cost(
         train_usd: of one training run, for a fine-tuned candidate; None if unknown.
     """
     model = spec.model or study.model
-    if model and spec.is_fine_tuned and spec.kind != "recorded":
+    if model and spec.traits.trained:
         model = tuned_name(model)
     price = prices.models.get(model) if prices and model else None
     monthly = spec.usd_per_month or (price.usd_per_month if price else None) or 0.0
     fixed = rates.Fixed(once=_once(study, spec, train_usd), per_month=monthly)
     if spec.usd_per_1k_requests is not None:
         return CandidateCost(np.asarray(spec.usd_per_1k_requests / 1000), fixed)
-    if spec.kind == "classifier":
+    if spec.traits.free:
         return CandidateCost(np.asarray(0.0), fixed)
     if prices is None:
         return CandidateCost(None, fixed, "no price file (`costs.prices`)")

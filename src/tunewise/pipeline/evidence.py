@@ -19,9 +19,6 @@ from tunewise.verdict.multiple import PairMetric, against_best, simultaneous
 from tunewise.verdict.result import PairedComparison
 from tunewise.verdict.single import effective_rows, score_interval
 
-# At equal dev scores the simpler way wins: it costs less and breaks less.
-_SIMPLEST = ("classifier", "zero_shot", "few_shot", "rag", "recorded", "fine_tuned")
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -76,9 +73,15 @@ class Arm:
         return [i for run in self.items for i in run if i is not None]
 
 
-def load_arm(store: Store, spec: CandidateSpec, split: str, ids: Sequence[str]) -> Arm | None:
-    """A candidate's items on a split as an arm over ``ids``; None where it was not asked."""
-    items = store.items(spec.name, split)
+def load_arm(
+    store: Store, spec: CandidateSpec, split: str, ids: Sequence[str], under: str | None = None
+) -> Arm | None:
+    """A candidate's items on a split as an arm over ``ids``; None where it was not asked.
+
+    Args:
+        under: the name that the items stand under, where it is not the candidate's own.
+    """
+    items = store.items(under or spec.name, split)
     if not items:
         return None
     seeds: dict[int | None, dict[str, Item]] = {}
@@ -191,14 +194,17 @@ class Bench:
 
 
 def champion(bench: Bench, arms: Sequence[Arm]) -> Arm | None:
-    """The best arm on dev; at equal scores the one with fewer tokens, then the simpler kind."""
+    """The best arm on dev; at equal scores the one with fewer tokens, then the simpler kind.
+
+    The simpler way costs less and breaks less.
+    """
     if not arms:
         return None
 
     def rank(arm: Arm) -> tuple[float, float, int, str]:
         tokens = mean_tokens(arm) or 0.0
-        kind = _SIMPLEST.index(arm.spec.kind) if arm.spec.kind in _SIMPLEST else len(_SIMPLEST)
-        return (-round(bench.score(arm), 9), tokens, kind, arm.name)
+        complexity = arm.spec.traits.complexity
+        return (-round(bench.score(arm), 9), tokens, complexity, arm.name)
 
     return min(arms, key=rank)
 

@@ -8,13 +8,13 @@ from typing import Literal
 from tunewise.data.chat import Example, text_of
 from tunewise.pipeline.store import Item
 from tunewise.report.document import Answer, CandidateRow, Verdict, WorkedAnswer, WorkedExample
-from tunewise.study.schema import Study
+from tunewise.study.schema import CandidateSpec, Study
 from tunewise.verdict.sentence import rounded
 
 _MOST_EXAMPLES = 6
 
 
-def checklist(study: Study, verdict: Verdict) -> list[Answer]:
+def checklist(study: Study, verdict: Verdict, specs: Sequence[CandidateSpec]) -> list[Answer]:
     """The questions to ask before fine-tuning, each answered from what was measured."""
     return [
         Answer(
@@ -23,7 +23,7 @@ def checklist(study: Study, verdict: Verdict) -> list[Answer]:
             answer=study.use_case or "Not stated. Add `use_case` to the study file.",
             ok=bool(study.use_case) or None,
         ),
-        _in("alternatives", _alternatives(verdict.candidates)),
+        _in("alternatives", _alternatives(verdict.candidates, specs)),
         _in("costs", _tunable(study, verdict)),
         _in("costs", _effort(study)),
         _in("costs", _compute(verdict)),
@@ -38,18 +38,22 @@ def _in(group: Literal["alternatives", "costs", "benefits"], answer: Answer) -> 
     return answer.model_copy(update={"group": group})
 
 
-def _alternatives(rows: Sequence[CandidateRow]) -> Answer:
+def _alternatives(rows: Sequence[CandidateRow], specs: Sequence[CandidateSpec]) -> Answer:
     tried = [r for r in rows if not r.fine_tuned and r.score is not None]
     question = "Have prompting and retrieval been tried, and measured?"
     if not tried:
         return Answer(question=question, answer="No alternative was measured.", ok=False)
     parts = ", ".join(f"{r.name} {r.score:.1f}" for r in tried)
-    missing = [k for k in ("few_shot", "rag") if k not in {r.kind for r in rows}]
+    others = [s.traits for s in specs if not s.is_fine_tuned]
+    shown = any(traits.shows_examples for traits in others)
+    found = any(traits.retrieves for traits in others)
     text = f"Yes: {parts} points."
-    recorded = all(r.kind == "recorded" for r in tried)
+    names = {r.name for r in tried}
+    recorded = all(s.traits.recorded for s in specs if s.name in names)
+    missing = [kind for kind, there in (("few_shot", shown), ("rag", found)) if not there]
     if missing and not recorded:
         text += f" Not among them: {', '.join(missing)}."
-    return Answer(question=question, answer=text, ok=recorded or "few_shot" not in missing)
+    return Answer(question=question, answer=text, ok=recorded or shown)
 
 
 def _tunable(study: Study, verdict: Verdict) -> Answer:

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewise.candidates.base import Fitted, NotOfferedError
+from tunewise.candidates.base import AnsweredBySeed, Fitted, NotOfferedError
 from tunewise.candidates.build import build_candidate
-from tunewise.candidates.recorded import RecordedFitted
 from tunewise.data.chat import Completion, Example
 from tunewise.models.engine import Engine
 from tunewise.pipeline import forgetting
@@ -49,9 +48,9 @@ class Gates:
         data = self.store.result("data") or {}
         if data["broken"] or data["leaked_share"] >= LEAK_SHARE:
             return self.finish()
-        tuned = [s for s in self.session.specs if s.is_fine_tuned and s.kind != "recorded"]
+        tuned = [s for s in self.session.specs if s.traits.trained]
         self._g1([s for s in self.session.specs if s not in tuned])
-        recorded_tuned = any(s.is_fine_tuned and s.kind == "recorded" for s in self.session.specs)
+        recorded_tuned = any(s.is_fine_tuned and s.traits.recorded for s in self.session.specs)
         if not recorded_tuned:
             early = judge(self.case())
             if not tuned or early.verdict == "DO_NOT_FINE_TUNE":
@@ -104,7 +103,7 @@ class Gates:
             items = self._answers(spec, "dev", self.session.dev, fitted)
             self.store.write_items(spec.name, "dev", items)
             warnings: list[str] = []
-            if isinstance(fitted, RecordedFitted):
+            if isinstance(fitted, AnsweredBySeed):
                 # Which test rows have an answer, not how good it is: the gaps are told.
                 fitted.answer_all_seeds(self.session.test)
                 warnings = recorded_gaps(spec.name, fitted.missing, fitted.extra)
@@ -137,7 +136,7 @@ class Gates:
         fitted: Fitted,
         seed: int | None = None,
     ) -> list[Item]:
-        if isinstance(fitted, RecordedFitted):
+        if isinstance(fitted, AnsweredBySeed):
             return [
                 item
                 for recorded_seed, completions in fitted.answer_all_seeds(rows).items()
@@ -256,11 +255,8 @@ class Gates:
             key=lambda p: int(p["rows"]),
         )
         names = [p["name"] for p in points if p["name"].startswith(f"{spec.name}-")]
-        curve = [
-            load_arm(self.store, CandidateSpec(name=n, kind="fine_tuned"), "dev", ids)
-            for n in names
-        ]
-        untuned = [a for a in self._baseline_arms("dev") if a.spec.kind == "zero_shot"]
+        curve = [load_arm(self.store, spec, "dev", ids, under=name) for name in names]
+        untuned = [a for a in self._baseline_arms("dev") if a.spec.traits.plain]
         arms = [*untuned[:1], *(a for a in curve if a is not None)]
         if best is None or len(arms) < 2:
             return False

@@ -13,6 +13,8 @@ from typing import Any
 from tunewise import __version__
 from tunewise.data.chat import canonical_hash
 from tunewise.pipeline.prepare import file_digests
+from tunewise.scoring.registry import SCORERS
+from tunewise.study.kinds import KINDS
 from tunewise.study.schema import CandidateSpec, Study
 
 _NO_ANSWER = {"usd_per_1k_requests", "usd_per_month", "usd_once"}
@@ -69,7 +71,7 @@ class StageInputs:
     def data(self) -> dict[str, Any]:
         """Of the data stage: the rows, and how they are split."""
         study = self._study
-        recorded = [self._candidate(s) for s in study.candidates or [] if s.kind == "recorded"]
+        recorded = [self._candidate(s) for s in study.candidates or [] if s.traits.recorded]
         data = study.data.model_dump(mode="json", exclude={"documents"})
         return {
             "data": {k: self._moved(v) for k, v in data.items()},
@@ -82,11 +84,12 @@ class StageInputs:
     def candidate(self, spec: CandidateSpec) -> dict[str, Any]:
         """Of a candidate's stages: all that can change its answers, and what is chosen on dev."""
         model = spec.model or self._study.model
-        asks = model is not None and spec.kind not in ("classifier", "recorded")
+        asks = model is not None and spec.traits.needs_model
         return {
             "tunewise": __version__,
             "data": self.data(),
             "candidate": self._candidate(spec),
+            **self._packages(spec),
             "model": self._revision(model) if asks and model is not None else None,
             "asked": self._asked(),
             "effort": self._study.effort,
@@ -137,9 +140,17 @@ class StageInputs:
 
     def _candidate(self, spec: CandidateSpec) -> dict[str, Any]:
         told = spec.model_dump(mode="json", exclude=_NO_ANSWER)
+        if not told["options"]:
+            del told["options"]
         answers = spec.answers or []
         files = [answers] if isinstance(answers, str) else answers
         return {**{k: self._moved(v) for k, v in told.items()}, "files": self._files(files)}
+
+    def _packages(self, spec: CandidateSpec) -> dict[str, Any]:
+        """The packages that the candidate and the metric come from, where they are not ours."""
+        parts = [KINDS.find(spec.kind), SCORERS.find(self._study.metric.name)]
+        others = [part.package for part in parts if not part.own]
+        return {"packages": others} if others else {}
 
     def _in_folder(self, value: object) -> str | None:
         return str(self._directory / value) if isinstance(value, str) else None

@@ -89,7 +89,7 @@ class _Judge:
             reproducibility=self._reproducibility(),
             warnings=self._warnings(decision),
         )
-        verdict.checklist = checklist(study, verdict)
+        verdict.checklist = checklist(study, verdict, self.case.specs)
         verdict.next_steps = next_steps(study, verdict)
         if self.case.examples and measured.test:
             names = (verdict.primary.with_, verdict.primary.without)
@@ -104,7 +104,8 @@ class _Judge:
 
     def _names(self) -> dict[str, str]:
         """A candidate that is not called by its kind keeps the name that the user gave it."""
-        return {s.name: s.name for s in self.case.specs if s.name != s.kind}
+        titled = [s for s in self.case.specs if s.name == s.kind and s.traits.title is not None]
+        return {s.name: str(s.traits.title) for s in titled}
 
     def _test_set(self) -> TestSet:
         ids = self.measured.data.get("test_ids") or []
@@ -153,12 +154,11 @@ class _Judge:
         stage = self.case.store.result(f"fit-{spec.name}") or {}
         on_dev, on_test = measured.dev.get(spec.name), measured.test.get(spec.name)
         arm = measured.kept(on_test) if on_test is not None else on_dev
-        unasked = spec.kind in ("classifier", "recorded")
         row = CandidateRow(
             name=spec.name,
             kind=spec.kind,
             fine_tuned=spec.is_fine_tuned,
-            model=spec.model if unasked else spec.model or self.study.model,
+            model=spec.model or (self.study.model if spec.traits.needs_model else None),
             dev_score=bench.score(on_dev) if on_dev is not None else None,
             chosen=stage.get("chosen", {}),
             note=stage.get("note"),
@@ -201,13 +201,14 @@ class _Judge:
 
     def _learning_curve(self) -> LearningCurve:
         points = [r["result"] for r in self.case.store.stages() if r["stage"].startswith("curve-")]
-        if not points:
+        trained = next((s for s in self.case.specs if s.traits.trained), None)
+        if not points or trained is None:
             return LearningCurve(reason="no parts of the training rows were tried")
         scores: dict[int, list[list[float]]] = {}
         shown = []
         for point in sorted(points, key=lambda p: p["rows"]):
             ids = self.measured.data["dev_ids"]
-            arm = load_arm(self.case.store, _curve_spec(point["name"]), "dev", ids)
+            arm = load_arm(self.case.store, trained, "dev", ids, under=point["name"])
             if arm is None:
                 continue
             scores.setdefault(point["rows"], []).append(list(arm.scores.mean(axis=0)))
@@ -294,10 +295,6 @@ class _Judge:
         today = datetime.datetime.now(datetime.UTC).date()
         found += costing.price_warnings(self.study, self.case.prices, today)
         return list(dict.fromkeys(found))
-
-
-def _curve_spec(name: str) -> CandidateSpec:
-    return CandidateSpec(name=name, kind="fine_tuned")
 
 
 def _forgetting_part(study: Study, result: Forgetting) -> ForgettingResult:

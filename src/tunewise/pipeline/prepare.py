@@ -9,8 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tunewise.candidates.build import recorded_answers
-from tunewise.candidates.recorded import examples_from_recorded
+from tunewise.candidates.recorded import examples_from_recorded, recorded_answers
 from tunewise.data.audit import AuditReport, audit_rows
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.data.findings import FindingBook, Problem

@@ -116,22 +116,19 @@ def plan_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) ->
         )
 
 
-# Settings that a candidate may try on dev, at most (see its `chosen` table for what it did).
-_DEV_ROUNDS = {"zero_shot": 2, "few_shot": 8, "rag": 3, "fine_tuned": 1, "fine_tuned+rag": 1}
-
-
 def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
-    model = spec.model or session.study.model
-    if spec.kind in ("classifier", "recorded") or model is None:
+    traits = spec.traits
+    model = spec.model or (session.study.model if traits.needs_model else None)
+    if not traits.asks or (traits.needs_model and model is None):
         return PlannedCandidate(spec.name, spec.kind, None, usd=0.0)
-    runs = len(seeds_of(session.study)) if spec.is_fine_tuned else 0
-    asked = _DEV_ROUNDS.get(spec.kind, 1) * len(session.dev) + len(session.test)
+    runs = len(seeds_of(session.study)) if traits.trained else 0
+    asked = traits.dev_rounds * len(session.dev) + len(session.test)
     requests = asked * max(1, runs)
     each = [sum(estimate_tokens(text_of(m)) for m in row.prompt) for row in session.test]
-    shots = 8 * (sum(each) / max(1, len(each))) if spec.kind == "few_shot" else 0.0
+    shots = 8 * (sum(each) / max(1, len(each))) if traits.shows_examples else 0.0
     prompt_tokens = int((sum(each) / max(1, len(each)) + shots) * requests)
     training = None
-    if spec.is_fine_tuned:
+    if traits.trained and model is not None:
         found = session.tuner(spec).forecast()
         training = {
             "seconds": found.seconds,
@@ -141,11 +138,22 @@ def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
             "steps": found.steps,
             "basis": found.basis,
         }
-    usd = 0.0 if parse_model(model, session.study.servers).is_local else _usd(session, model)
-    total = None if usd is None else usd * prompt_tokens
+    total = _requests_usd(session, spec, model, requests, prompt_tokens)
     return PlannedCandidate(
         spec.name, spec.kind, model, requests, prompt_tokens, total, training, runs
     )
+
+
+def _requests_usd(
+    session: Session, spec: CandidateSpec, model: str | None, requests: int, tokens: int
+) -> float | None:
+    """US dollars of a candidate's requests; None is unknown."""
+    if model is not None and parse_model(model, session.study.servers).is_local:
+        return 0.0
+    if spec.usd_per_1k_requests is not None:
+        return spec.usd_per_1k_requests * requests / 1000
+    usd = _usd(session, model) if model is not None else None
+    return None if usd is None else usd * tokens
 
 
 def training_usd(session: Session, model: str, found: Forecast) -> float | None:

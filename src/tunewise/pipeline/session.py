@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewise import __version__
-from tunewise.candidates.build import BuildContext, default_candidates, training_examples
+from tunewise.candidates.build import training_examples
+from tunewise.candidates.context import BuildContext
+from tunewise.candidates.offers import default_candidates
 from tunewise.candidates.prompting import Limits, answer_limit, text_counter
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.data.documents import read_documents
@@ -199,7 +201,7 @@ class Session:
 
     def context(self, spec: CandidateSpec, tuned: Engine | None = None) -> BuildContext:
         """What a candidate is built from."""
-        needs_model = spec.kind not in ("classifier", "recorded") and tuned is None
+        needs_model = spec.traits.needs_model and tuned is None
         model = spec.model or self.study.model
         prompt = self.study.prompt
         return BuildContext(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,40 +12,39 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from tunewise.errors import StudyError
 from tunewise.study.fine_tune import FineTune as FineTune
+from tunewise.study.kinds import KINDS, Traits, traits_of
 from tunewise.study.strict import Strict as Strict
-
-_KINDS = (
-    "zero_shot",
-    "few_shot",
-    "rag",
-    "classifier",
-    "fine_tuned",
-    "fine_tuned+rag",
-    "recorded",
-)
 
 
 def _known_kind(value: str) -> str:
-    if value in _KINDS:
-        return value
-    # Looked up only for a name that is not ours: reading all packages' metadata takes time.
-    installed = sorted(e.name for e in entry_points(group="tunewise.candidates"))
-    if value not in installed:
-        expected = ", ".join(f"'{kind}'" for kind in (*_KINDS, *installed))
+    known = KINDS.names()
+    if value not in known:
+        expected = ", ".join(f"'{kind}'" for kind in known)
         raise PydanticCustomError(
             "literal_error", "Input should be {expected}", {"expected": expected}
         )
+    try:
+        traits_of(value)
+    except StudyError as error:
+        raise ValueError(f"{error.message}. {error.hint}") from error
     return value
 
 
-CandidateKind = Annotated[str, AfterValidator(_known_kind), WithJsonSchema({"enum": [*_KINDS]})]
+class _InstalledKinds:
+    """Lists the kinds in the JSON Schema when that is asked for, not when this is imported."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": KINDS.names()}
+
+
+CandidateKind = Annotated[str, AfterValidator(_known_kind), _InstalledKinds()]
 Effort = Literal["quick", "standard", "thorough"]
 
 
@@ -120,6 +119,9 @@ class CandidateSpec(Strict):
     )
     answers: str | list[str] | None = Field(None, description="recorded: file(s) with answers")
     fine_tuned: bool | None = Field(None, description="recorded: made by a fine-tuned model")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of a kind that another package brings"
+    )
     usd_per_1k_requests: float | None = Field(
         None, ge=0, description="known price per 1,000 requests, where no price file has it"
     )
@@ -132,7 +134,7 @@ class CandidateSpec(Strict):
         if isinstance(value, dict):
             if "name" not in value and "kind" in value:
                 return {**value, "name": value["kind"]}
-            if "kind" not in value and value.get("name") in _KINDS:
+            if "kind" not in value and value.get("name") in KINDS.names():
                 return {**value, "kind": value["name"]}
         return value
 
@@ -144,19 +146,32 @@ class CandidateSpec(Strict):
         return value
 
     @model_validator(mode="after")
-    def _answers_go_with_recorded(self) -> CandidateSpec:
-        if self.kind == "recorded" and self.answers is None:
+    def _fits_its_kind(self) -> CandidateSpec:
+        traits = self.traits
+        if traits.recorded and self.answers is None:
             raise ValueError("a recorded candidate needs `answers: FILE.jsonl`")
-        if self.kind != "recorded" and self.answers is not None:
+        if not traits.recorded and self.answers is not None:
             raise ValueError("`answers` goes with `kind: recorded`")
-        if self.kind != "recorded" and self.fine_tuned is not None:
+        if not traits.recorded and self.fine_tuned is not None:
             raise ValueError("`fine_tuned` goes with `kind: recorded`")
+        unknown = sorted(self.options.keys() - set(traits.options))
+        if unknown:
+            known = ", ".join(f"`{option}`" for option in traits.options)
+            raise ValueError(
+                f"`{self.kind}` has no option `{unknown[0]}`; "
+                + (f"its options: {known}" if known else "it has none under `options`")
+            )
         return self
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What candidates of this kind are."""
+        return traits_of(self.kind)
 
     @property
     def is_fine_tuned(self) -> bool:
         """Whether a fine-tuned model takes part in its answers."""
-        return self.kind.startswith("fine_tuned") or bool(self.fine_tuned)
+        return self.traits.trained or bool(self.fine_tuned)
 
 
 class Target(Strict):
@@ -310,4 +325,4 @@ class Study(Strict):
     @property
     def only_recorded(self) -> bool:
         """All answers were made elsewhere: no model is needed."""
-        return bool(self.candidates) and all(c.kind == "recorded" for c in self.candidates or [])
+        return bool(self.candidates) and all(c.traits.recorded for c in self.candidates or [])

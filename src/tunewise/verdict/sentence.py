@@ -13,16 +13,6 @@ if TYPE_CHECKING:
     from tunewise.verdict.decision import Decision, Evidence
     from tunewise.verdict.result import PairedComparison
 
-PLAIN_NAMES = {
-    "zero_shot": "zero-shot prompting",
-    "few_shot": "few-shot prompting",
-    "rag": "retrieval",
-    "classifier": "the plain classifier",
-    "fine_tuned": "the fine-tuned model",
-    "fine_tuned+rag": "the fine-tuned model with retrieval",
-}
-"""How the kinds of candidates are called in a sentence; other names stand as they are."""
-
 
 def headline(
     decision: Decision,
@@ -35,9 +25,9 @@ def headline(
 
     Args:
         cost: for the dollars; without it the sentence does not name any.
-        names: how to call the candidates, by name; ``PLAIN_NAMES`` otherwise.
+        names: how to call the candidates, by name; others are called by their name.
     """
-    say = {**PLAIN_NAMES, **(names or {})}
+    say = names or {}
     match decision.verdict:
         case Verdict.FINE_TUNE:
             return "Fine-tune: " + _do(decision, evidence, cost, say) + _forgotten(evidence) + "."

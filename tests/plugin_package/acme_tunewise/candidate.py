@@ -1,33 +1,41 @@
-"""A candidate that answers with the last word of the question."""
+"""A candidate that answers with one of the question's words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from tunewise.candidates.base import Traits
 from tunewise.data.chat import Completion, Example
 
 
 @dataclass
-class LastWord:
+class NthWord:
+    """The word at ``place``, counted from 0; negative numbers count from the end."""
+
     name: str
-    kind: str = "last_word"
+    place: int = -1
+    kind: str = "nth_word"
     dev_completions: list[Completion] | None = None
 
-    def fit(self, train: Any, dev: Sequence[Example], progress: Any = None) -> LastWord:
-        self.dev_completions = self.answer(dev)
+    traits: ClassVar[Traits] = Traits(
+        title="a word of the question", needs_model=False, free=True, options=("place",)
+    )
+
+    @classmethod
+    def from_study(cls, spec: Any, context: Any) -> NthWord:
+        return cls(spec.name, **spec.options)
+
+    def fit(self, train: Any, dev: Sequence[Example], progress: Any = None) -> NthWord:
+        self.dev_completions = self.answer(dev) if dev else None
         return self
 
     def answer(self, examples: Sequence[Example], progress: Any = None) -> list[Completion]:
-        return [Completion(text=e.user_text.split()[-1].strip(".")) for e in examples]
+        return [Completion(text=e.user_text.split()[self.place].strip(".")) for e in examples]
 
     def request(self, example: Example) -> None:
         return None
 
     def chosen(self) -> dict[str, Any]:
-        return {"word": -1}
-
-
-def make_last_word(spec: Any, context: Any) -> LastWord:
-    return LastWord(spec.name)
+        return {"place": self.place}
