@@ -150,11 +150,10 @@ def test_a_study_s_words_for_a_kind_of_another_package(
         with pytest.raises(ValidationError, match=words):
             _spec(**values)
     assert _spec(kind="few_shot").traits.shows_examples  # the others are none the worse
-    assert not [
-        o
-        for o in offers(FREE, has_documents=True, has_model=True, can_train=True)
-        if o.kind == "oracle"
-    ]
+    there = {"has_documents": False, "has_model": True, "can_train": True}
+    assert "oracle" not in default_candidates(FREE, **there)  # a package changes no study
+    with pytest.raises(StudyError, match="two packages bring a kind of candidate called 'rag'"):
+        default_candidates(FREE, **{**there, "has_documents": True})
     sys.modules.pop("oracle_candidate")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tunewise.data.chat import Example
+from tunewise.plugins import loaded
 from tunewise.study.kinds import KINDS
 
 Condition = tuple[bool, str]
@@ -75,16 +76,19 @@ def offers(
     changes no study.
     """
     given = Given(train, has_documents, has_model, can_train)
-    own = [part.name for part in KINDS.parts() if part.own]
-    classes = {kind: KINDS.load(kind) for kind in own}
-    deciding = [kind for kind in own if hasattr(classes[kind], "offer")]
-    deciding.sort(key=lambda kind: (classes[kind].traits.complexity, kind))
-    return [Offer(kind, *classes[kind].offer(given)) for kind in deciding]
+    own = [(part.name, loaded(part)) for part in KINDS.parts() if part.own]
+    deciding = [(kind, made) for kind, made in own if hasattr(made, "offer")]
+    deciding.sort(key=lambda named: (named[1].traits.complexity, named[0]))
+    return [Offer(kind, *made.offer(given)) for kind, made in deciding]
 
 
 def default_candidates(
     train: Sequence[Example], *, has_documents: bool, has_model: bool, can_train: bool
 ) -> list[str]:
-    """The kinds that a study without ``candidates`` measures; :func:`offers` has the reasons."""
+    """The kinds that a study without ``candidates`` measures; :func:`offers` has the reasons.
+
+    Raises:
+        StudyError: another package brings a kind of the same name as one of them.
+    """
     found = offers(train, has_documents=has_documents, has_model=has_model, can_train=can_train)
-    return [offer.kind for offer in found if offer.offered]
+    return [KINDS.find(offer.kind).name for offer in found if offer.offered]
