@@ -22,7 +22,8 @@ def test_every_form() -> None:
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         "v1.0",
     )
-    assert parse_model("openai:gpt-6-luna").kind == "openai"
+    luna = parse_model("openai:gpt-6-luna")
+    assert (luna.kind, luna.prefix, luna.name) == ("service", "openai", "gpt-6-luna")
     assert parse_model("azure:my-deployment").name == "my-deployment"
     served = parse_model("office:org/model:7b", SERVERS)
     assert (served.kind, served.name, served.server) == (

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from tunewise.errors import ModelError
+from tunewise.models.services import SERVICES
 from tunewise.study.schema import Server
 
 TINY = "tunewise/tiny"
 
-Kind = Literal["folder", "hub", "openai", "azure", "server"]
+Kind = Literal["folder", "hub", "service", "server"]
 
 _FORMS = (
     f"Write {TINY}, a folder (./my-model), a hub id (owner/name or owner/name@revision), "
-    "openai:MODEL, azure:DEPLOYMENT, or NAME:MODEL with NAME from the study's `servers`."
+    f"{', '.join(service.form for service in SERVICES.values())}, or NAME:MODEL with NAME from the "
+    "study's `servers`."
 )
 _HUB_ID = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(@(?P<rev>[\w./-]{1,100}))?"
@@ -31,11 +33,13 @@ class ModelRef:
 
     Attributes:
         spec: as written.
-        kind: ``folder`` and ``hub`` are answered on this machine, the others by a server.
+        kind: ``folder`` and ``hub`` are answered on this machine, the others elsewhere: by a
+            service that is known by name (``SERVICES``), or a server of the study.
         name: hub id, model or deployment; the folder's name for ``folder``.
         path: the folder, for ``folder``.
         revision: branch, tag or commit, for ``hub``.
-        server_name, server: the study's server, for ``server``.
+        prefix: the service's or server's name, for those.
+        server: the study's server, for ``server``.
     """
 
     spec: str
@@ -43,7 +47,7 @@ class ModelRef:
     name: str
     path: Path | None = None
     revision: str | None = None
-    server_name: str | None = None
+    prefix: str = ""
     server: Server | None = None
 
     @property
@@ -83,7 +87,7 @@ def parse_model(spec: str, servers: Mapping[str, Server] | None = None) -> Model
     match = _HUB_ID.fullmatch(spec)
     if match and spec.split("/", 1)[0] != "tunewise":
         return ModelRef(spec, "hub", match["id"], revision=match["rev"])
-    known = [TINY, *(f"{server}:MODEL" for server in ("openai", "azure", *servers))]
+    known = [TINY, *(f"{server}:MODEL" for server in (*SERVICES, *servers))]
     raise ModelError(
         "not a model's name", where=spec or "(empty)", hint=_near(spec, known) + _FORMS
     )
@@ -94,8 +98,8 @@ def _folder(spec: str, path: Path, name: str | None = None) -> ModelRef:
 
 
 def _served(spec: str, prefix: str, name: str, servers: Mapping[str, Server]) -> ModelRef:
-    if prefix not in servers and prefix not in ("openai", "azure"):
-        known = ["openai", "azure", *servers]
+    if prefix not in servers and prefix not in SERVICES:
+        known = [*SERVICES, *servers]
         raise ModelError(
             f"no server is called {prefix!r}",
             where=spec,
@@ -105,8 +109,8 @@ def _served(spec: str, prefix: str, name: str, servers: Mapping[str, Server]) ->
     if not name:
         raise ModelError(f"the model's name after `{prefix}:` is missing", where=spec, hint=_FORMS)
     if prefix in servers:
-        return ModelRef(spec, "server", name, server_name=prefix, server=servers[prefix])
-    return ModelRef(spec, "openai" if prefix == "openai" else "azure", name)
+        return ModelRef(spec, "server", name, prefix=prefix, server=servers[prefix])
+    return ModelRef(spec, "service", name, prefix=prefix)
 
 
 def _near(word: str, known: list[str], suffix: str = "") -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -13,17 +12,13 @@ from tunewise.errors import ModelError
 from tunewise.models.answer_cache import CachedEngine
 from tunewise.models.engine import Engine
 from tunewise.models.names import ModelRef, parse_model
+from tunewise.models.services import SERVICES, KeyResolver, Place
 from tunewise.study.keys import resolve_key
 from tunewise.study.schema import Server
 
 if TYPE_CHECKING:
     from tunewise.models.loading import DType, LoadedModel
     from tunewise.models.openai_engine import Spend
-
-KeyResolver = Callable[[str, str], str]
-"""``resolver(reference, base_url)``: the key that ``${NAME}`` stands for."""
-
-OPENAI_URL = "https://api.openai.com/v1"
 
 _in_memory: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()
 
@@ -93,86 +88,46 @@ def shared_model(
     return loaded
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A server and what it takes to speak to it.
-
-    Attributes:
-        base_url: of the OpenAI-shaped API; with ``azure_version``, the resource's endpoint.
-        api_key: sent to ``base_url`` and nowhere else; never shown.
-        key_name: the variable that holds it.
-        azure_version: of Azure's classic URLs.
-        entra: the key is a token of Microsoft Entra.
-        concurrency: requests under way at once.
-        timeout: seconds for one attempt.
-    """
-
-    base_url: str
-    api_key: str | None = field(repr=False)
-    key_name: str | None = None
-    azure_version: str | None = None
-    entra: bool = False
-    concurrency: int = 8
-    timeout: float = 120.0
-
-
 def address_of(ref: ModelRef) -> str:
-    """Where a served model is asked: the server's base URL, or Azure's resource.
-
-    ``openai:`` is OpenAI, or what the environment's OPENAI_BASE_URL says; ``azure:`` is the
-    resource at AZURE_OPENAI_ENDPOINT.
+    """Where a served model is asked: the base URL of its server, or of the service (``SERVICES``).
 
     Raises:
-        ModelError: AZURE_OPENAI_ENDPOINT is not set.
+        ModelError: the environment does not say where the service is.
     """
     if ref.server is not None:
         return ref.server.base_url
-    if ref.kind == "openai":
-        return os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/") or OPENAI_URL
-    endpoint = os.environ.get("AZURE_OPENAI_ENDPOINT", "").strip().rstrip("/")
-    if not endpoint:
-        raise ModelError(
-            "the environment variable AZURE_OPENAI_ENDPOINT is not set",
-            where=ref.spec,
-            hint="Set it to the resource's address: https://NAME.openai.azure.com",
-        )
-    return endpoint.removesuffix("/openai/v1")
+    with _naming(ref):
+        return SERVICES[ref.prefix].address()
 
 
 def place_of(ref: ModelRef, key_resolver: KeyResolver = resolve_key) -> Place:
     """Where a served model is asked, and by which key.
 
-    Keys are OPENAI_API_KEY and AZURE_OPENAI_API_KEY; where the latter is not set, a token of
-    Microsoft Entra in AZURE_OPENAI_AD_TOKEN.
-
     Raises:
-        ModelError: AZURE_OPENAI_ENDPOINT is not set.
+        ModelError: the environment does not say where the service is.
         StudyError: the key is not set, or does not belong to that host.
     """
-    address = address_of(ref)
-    if ref.server is not None:
-        server = ref.server
-        return Place(
-            address,
-            key_resolver(server.api_key, address) if server.api_key else None,
-            key_name=server.api_key,
-            concurrency=server.concurrency,
-            timeout=server.timeout_s,
-        )
-    if ref.kind == "openai":
-        key = key_resolver("${OPENAI_API_KEY}", address)
-        return Place(address, key, key_name="OPENAI_API_KEY")
-    version = os.environ.get("AZURE_OPENAI_API_VERSION") or os.environ.get("OPENAI_API_VERSION")
-    token = os.environ.get("AZURE_OPENAI_AD_TOKEN")
-    entra = bool(token) and not os.environ.get("AZURE_OPENAI_API_KEY")
-    name = "AZURE_OPENAI_AD_TOKEN" if entra else "AZURE_OPENAI_API_KEY"
+    if ref.server is None:
+        with _naming(ref):
+            return SERVICES[ref.prefix].place(key_resolver)
+    server, address = ref.server, ref.server.base_url
     return Place(
-        address if version else f"{address}/openai/v1",
-        key_resolver(f"${{{name}}}", address),
-        key_name=name,
-        azure_version=version,
-        entra=entra,
+        address,
+        key_resolver(server.api_key, address) if server.api_key else None,
+        key_name=server.api_key,
+        concurrency=server.concurrency,
+        timeout=server.timeout_s,
     )
+
+
+@contextmanager
+def _naming(ref: ModelRef) -> Iterator[None]:
+    """Errors of a service name the model that was asked for."""
+    try:
+        yield
+    except ModelError as error:
+        error.where = ref.spec
+        raise
 
 
 def _served(ref: ModelRef, key_resolver: KeyResolver, spend: Spend | None) -> Engine:

@@ -16,7 +16,7 @@ from tunewise.models.opening import address_of
 from tunewise.routes.azure_deployments import Account, Deployments
 from tunewise.routes.base import Forecast
 from tunewise.routes.hosted import HostedRoute
-from tunewise.routes.hosted_calls import Connection, explained
+from tunewise.routes.hosted_calls import Connection, Dialect, explained
 from tunewise.routes.hosted_files import PURPOSE
 from tunewise.routes.hosted_handle import HostedHandle
 from tunewise.routes.hosted_rows import RowLimits
@@ -115,7 +115,8 @@ class AzureRoute(HostedRoute):
     """Azure's fine-tuning API at AZURE_OPENAI_ENDPOINT: ``/openai/v1``, or the classic URLs where
     AZURE_OPENAI_API_VERSION is set."""
 
-    name = "azure"
+    name = service = "azure"
+    dialect = Dialect(uploads_are_ready=False, filters_jobs=False)
 
     def base_model(self, job: TrainingJob) -> str:
         """``hosted.base_model``, or the model's name."""

@@ -13,7 +13,14 @@ from tunewise.models.names import ModelRef, parse_model
 from tunewise.models.opening import place_of
 from tunewise.models.retry import Patience
 from tunewise.routes.base import Capabilities, Forecast
-from tunewise.routes.hosted_calls import Connection, UnknownOutcome, connect, explained, made_once
+from tunewise.routes.hosted_calls import (
+    Connection,
+    Dialect,
+    UnknownOutcome,
+    connect,
+    explained,
+    made_once,
+)
 from tunewise.routes.hosted_files import find_file, remove_files, upload_file
 from tunewise.routes.hosted_handle import HostedHandle
 from tunewise.routes.hosted_request import DEAD, MARK, JobRequest, jobs_like, write_request
@@ -37,6 +44,10 @@ STATE = "hosted.json"
 class HostedRoute:
     """Fine-tuning at a service that speaks OpenAI's API.
 
+    Attributes:
+        service: what stands before the colon in the names of its models (``SERVICES``).
+        dialect: how it speaks.
+
     Args:
         servers: the study's ``servers``.
         prices: of training and of asking; None where no price is known.
@@ -45,6 +56,8 @@ class HostedRoute:
     """
 
     name = ""
+    service = ""
+    dialect = Dialect()
     capabilities = Capabilities()
 
     def __init__(
@@ -94,7 +107,7 @@ class HostedRoute:
     def missing(self) -> str | None:
         """The key or address that the environment does not have; servers of a study have theirs."""
         try:
-            place_of(parse_model(f"{self.name}:MODEL"))
+            place_of(parse_model(f"{self.service}:MODEL"))
         except (ModelError, StudyError) as error:
             return f"{error.message}. {error.hint or ''}".strip()
         return None
@@ -173,7 +186,7 @@ class HostedRoute:
         """
         prefix, colon, job_id = id.partition(":")
         if not colon:
-            prefix, job_id = self.name, id
+            prefix, job_id = self.service, id
         handle = self.handle(
             self.connection(parse_model(f"{prefix}:{job_id}", self.servers)), job_id
         )
@@ -186,21 +199,20 @@ class HostedRoute:
         Raises:
             StudyError: no key, or it does not belong there.
         """
-        prefix = ref.server_name or ref.kind
-        if prefix not in self._connections:
-            self._connections[prefix] = connect(prefix, place_of(ref), azure=self.name == "azure")
-        return self._connections[prefix]
+        if ref.prefix not in self._connections:
+            self._connections[ref.prefix] = connect(ref.prefix, place_of(ref), self.dialect)
+        return self._connections[ref.prefix]
 
     # --- one job -----------------------------------------------------------------------------
 
     def _ref(self, model: str) -> ModelRef:
         ref = parse_model(model, self.servers)
-        if ref.kind not in (self.name, "server"):
+        if ref.is_local or (ref.server is None and ref.prefix != self.service):
             raise TrainingError(
                 f"{model} cannot be fine-tuned by the route {self.name!r}",
                 where="fine_tune.route",
                 hint="It takes "
-                f"{self.name}:MODEL, or NAME:MODEL with NAME from the study's `servers`.",
+                f"{self.service}:MODEL, or NAME:MODEL with NAME from the study's `servers`.",
             )
         return ref
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunewise.errors import TrainingError
-from tunewise.models.opening import Place
 from tunewise.models.retry import Patience, retry_after
+from tunewise.models.services import Place
 
 if TYPE_CHECKING:
     import openai
@@ -24,6 +24,20 @@ _OTHER_ROADS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """In what services that speak OpenAI's API differ.
+
+    Attributes:
+        uploads_are_ready: a file can be trained on as soon as it is uploaded; else only when it
+            has been processed, which takes seconds to minutes.
+        filters_jobs: the list of jobs can be relied on to filter by metadata.
+    """
+
+    uploads_are_ready: bool = True
+    filters_jobs: bool = True
+
+
 @dataclass(frozen=True)
 class Connection:
     """A service that is spoken to.
@@ -33,14 +47,14 @@ class Connection:
         place: address and key.
         client: without retries, for calls that make something.
         reading: the same with retries, for calls that only look.
-        azure: it speaks Azure's dialect.
+        dialect: how it speaks.
     """
 
     prefix: str
     place: Place
     client: OpenAI
     reading: OpenAI
-    azure: bool
+    dialect: Dialect
 
     @property
     def is_loopback(self) -> bool:
@@ -50,7 +64,7 @@ class Connection:
         return parse_base_url(self.place.base_url).is_loopback
 
 
-def connect(prefix: str, place: Place, *, azure: bool) -> Connection:
+def connect(prefix: str, place: Place, dialect: Dialect) -> Connection:
     """Open the official client for a place; nothing is sent yet."""
     from tunewise.models.openai_client import open_client
 
@@ -64,7 +78,7 @@ def connect(prefix: str, place: Place, *, azure: bool) -> Connection:
         keep_alive=False,  # asked every few seconds for hours, by handles that nobody closes
     )
     reading = client.with_options(max_retries=READ_RETRIES)
-    return Connection(prefix, place, client, reading, azure)
+    return Connection(prefix, place, client, reading, dialect)
 
 
 class UnknownOutcome(TrainingError):

@@ -14,7 +14,8 @@ from tunewise.routes.hosted_calls import Connection, made_once
 
 PURPOSE: Literal["fine-tune"] = "fine-tune"
 _PROCESSING_SECONDS = 1800.0
-_READY = ("processed", "uploaded")
+_PROCESSED = ("processed",)
+_READY = (*_PROCESSED, "uploaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,8 @@ def _wait_until_processed(connection: Connection, id: str, file: LocalFile) -> N
     end = time.monotonic() + _PROCESSING_SECONDS
     while True:
         known = connection.reading.files.retrieve(id)
-        # OpenAI says `processed` at once; Azure takes seconds to minutes to get there.
-        if known.status == "processed" or (known.status in _READY and not connection.azure):
+        ready = _READY if connection.dialect.uploads_are_ready else _PROCESSED
+        if known.status in ready:
             return
         if known.status in ("error", "deleted"):
             remove_files(connection, [id])

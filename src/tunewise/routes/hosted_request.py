@@ -123,7 +123,7 @@ def jobs_like(
 
 def _listed(connection: Connection, mark: str) -> Iterator[Any]:
     jobs = connection.reading.fine_tuning.jobs
-    if connection.azure:  # which cannot be relied on to filter
+    if not connection.dialect.filters_jobs:
         return iter(jobs.list(limit=_PAGE))
     return iter(jobs.list(limit=_PAGE, metadata={MARK: mark}))
 

@@ -23,7 +23,7 @@ _ROW_TOKENS = {"gpt-4.1": 65_536, "gpt-4o": 65_536, "gpt-3.5-turbo": 16_385}
 class OpenAIRoute(HostedRoute):
     """OpenAI's fine-tuning API, at the address of OPENAI_BASE_URL or of a study's server."""
 
-    name = "openai"
+    name = service = "openai"
 
     def limits(self, job: TrainingJob) -> RowLimits:
         """OpenAI's own; other servers have theirs."""
