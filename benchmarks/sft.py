@@ -154,20 +154,25 @@ def order_of(count: int) -> list[int]:
 def run_tunewise(model: Path, data: list[Any], precision: str, threads: int, ladder: str) -> Any:
     from tunewise.data.chat import Example
     from tunewise.study.schema import FineTune
+    from tunewise.training import kernels
     from tunewise.training.job import TrainingJob
     from tunewise.training.loop import train
 
     _without(ladder)
+    kernels.WORTH_COMPILING = 0  # few steps are run, and those of a long run are meant
     examples = []
     for number, (prompt, answer) in enumerate(data):
         user = {"role": "user", "content": " ".join(f"t{i}" for i in prompt)}
         wanted = {"role": "assistant", "content": " ".join(f"t{i}" for i in answer)}
         examples.append(Example(str(number), (user, wanted)))
     marks: list[tuple[float, float, int]] = []
+    kernel: list[str] = []
 
     def on_event(event: Any) -> None:
         if event["event"] in ("start", "step"):
             marks.append(_mark())
+        if event["event"] == "path":
+            kernel.append(f" ({event['kernel']}) {event['kernel_reason']}".rstrip())
 
     with tempfile.TemporaryDirectory() as out:
         job = TrainingJob(
@@ -187,7 +192,7 @@ def run_tunewise(model: Path, data: list[Any], precision: str, threads: int, lad
     expected = sum(len(p) + len(a) + 1 for p, a in data)
     assert result.tokens == expected, (result.tokens, expected)
     assert ladder == "plain" or result.path == "flat", result.path_reason
-    return marks, result.train_loss
+    return marks, result.train_loss, kernel[0]
 
 
 def _mark() -> tuple[float, float, int]:
@@ -272,7 +277,7 @@ def run_trl(model: Path, data: list[Any], precision: str, best: bool) -> Any:
             callbacks=[Clock()],
         )
         trainer.train()
-    return marks, [s["loss"] for s in trainer.state.log_history if "loss" in s]
+    return marks, [s["loss"] for s in trainer.state.log_history if "loss" in s], ""
 
 
 def arm(options: dict[str, Any]) -> dict[str, Any]:
@@ -288,10 +293,14 @@ def arm(options: dict[str, Any]) -> dict[str, Any]:
     data = rows(options["shape"], options["steps"] * BATCH, SIZES[options["size"]]["vocab_size"])
     model = Path(options["model"])
     if options["arm"].startswith("trl"):
-        marks, losses = run_trl(model, data, options["precision"], options["arm"] == "trl-best")
+        marks, losses, kernel = run_trl(
+            model, data, options["precision"], options["arm"] == "trl-best"
+        )
     else:
         ladder = options["arm"].partition(":")[2]
-        marks, losses = run_tunewise(model, data, options["precision"], options["threads"], ladder)
+        marks, losses, kernel = run_tunewise(
+            model, data, options["precision"], options["threads"], ladder
+        )
     counted = [data[i] for i in order_of(len(data))][BATCH:]
     tokens = sum(len(p) + len(a) + 1 for p, a in counted)
     wall, cpu = marks[-1][0] - marks[1][0], marks[-1][1] - marks[1][1]
@@ -304,6 +313,7 @@ def arm(options: dict[str, Any]) -> dict[str, Any]:
         "peak_bytes": peak,
         "peak_above_start": peak - marks[0][2],
         "losses": losses,
+        "kernel": kernel,
     }
 
 

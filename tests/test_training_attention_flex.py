@@ -36,6 +36,7 @@ FEW = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthC
 SEEDS = st.integers(0, 2**31)
 WINDOWS = st.sampled_from([None, 1, 5, 23, 150, 1000])
 CPU = torch.device("cpu")
+LONG = kernels.WORTH_COMPILING
 
 pytestmark = [  # the reference is slow, and looks at its inputs as torch.compile does
     pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile"),
@@ -144,10 +145,10 @@ def test_whole_models_give_equal_losses_and_gradients(reference, architecture):
 
 def test_the_choice_where_there_is_no_gpu():
     setup = setup_of(small_model("llama"), flat=True)
-    assert "this is a cpu" in kernels.choose(setup, random_rows(1, 4))
+    assert "this is a cpu" in kernels.choose(setup, random_rows(1, 4), LONG)
     assert setup.kernel == "blocks"
     plain = setup_of(small_model("llama"))
-    assert "the model's own" in kernels.choose(plain, random_rows(1, 4))
+    assert "the model's own" in kernels.choose(plain, random_rows(1, 4), LONG)
     assert plain.kernel == "eager"
 
 
@@ -160,15 +161,32 @@ def test_small_heads_are_refused_beforehand():
 def test_a_kernel_that_agrees_is_taken(reference, monkeypatch):
     monkeypatch.setattr(kernels, "why_not_flex", lambda *_: None)
     setup = setup_of(small_model("gpt_oss"), flat=True)
-    assert kernels.choose(setup, random_rows(1, 4)) == ""
+    assert kernels.choose(setup, random_rows(1, 4), LONG) == ""
     assert setup.kernel == "flex"
+
+
+def test_a_short_run_does_not_wait_for_the_compiler(reference, monkeypatch):
+    monkeypatch.setattr(kernels, "why_not_flex", lambda *_: None)
+    setup = setup_of(small_model("llama"), flat=True)
+    layers = len(setup.decoder.layers)
+    short = kernels.choose(setup, random_rows(1, 4), LONG // layers - 1)
+    assert "too short" in short and setup.kernel == "blocks"
+    assert kernels.choose(setup, random_rows(1, 4), LONG // layers) == ""
+
+
+def test_rounding_of_many_layers_is_no_disagreement(reference, monkeypatch):
+    """Deep models in bfloat16 differ more between two right kernels than attention ever does."""
+    monkeypatch.setattr(kernels, "why_not_flex", lambda *_: None)
+    deep = small_model("llama", num_hidden_layers=24).to(torch.bfloat16)
+    setup = setup_of(deep, flat=True)
+    assert kernels.choose(setup, random_rows(1, 4), LONG) == ""
 
 
 def test_a_kernel_that_fails_is_left_with_its_reason(monkeypatch):
     # Without ``reference``: torch itself refuses, as it does on a GPU where a kernel does not fit.
     monkeypatch.setattr(kernels, "why_not_flex", lambda *_: None)
     setup = setup_of(small_model("llama"), flat=True)
-    reason = kernels.choose(setup, random_rows(1, 4))
+    reason = kernels.choose(setup, random_rows(1, 4), LONG)
     assert "failed on this machine: NotImplementedError" in reason
     assert setup.kernel == "blocks" and setup.outer.training
     assert not gradients(setup.causal)["lm_head.weight"].any()
@@ -177,6 +195,7 @@ def test_a_kernel_that_fails_is_left_with_its_reason(monkeypatch):
 
 def test_a_run_goes_on_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "why_not_flex", lambda *_: None)
+    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     job = TrainingJob(
         model=str(save_small_model(tmp_path / "model")),
         examples=word_examples(8),
@@ -203,5 +222,5 @@ def test_a_kernel_that_differs_is_left_with_its_reason(reference, monkeypatch):
     monkeypatch.setattr(
         attention_flex, "block_mask", lambda layout, window, *a, **o: tiles(layout, None, *a, **o)
     )
-    reason = kernels.choose(setup, random_rows(1, 4, longest=60))
+    reason = kernels.choose(setup, random_rows(1, 4, longest=60), LONG)
     assert "differ by" in reason and setup.kernel == "blocks"

@@ -9,6 +9,7 @@ the gradients, so a shared prefix costs one block for all rows that follow it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ class Layout:
         default_factory=dict, repr=False, compare=False
     )
 
-    def keeping(self, kept: npt.NDArray[np.int64], *, flex: bool = False) -> Layout:
+    def keeping(self, kept: npt.NDArray[np.int64] | None, *, flex: bool = False) -> Layout:
         """The same, with only these places wanted."""
         return Layout(self.segments, self.tokens, kept, flex)
 
@@ -217,6 +218,9 @@ def flat_attention(
         raise ValueError("flat attention has no attention dropout")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     key, value = key.to(query.dtype), value.to(query.dtype)
+    if _CALLS is not None:
+        given = (query, key, value, s_aux, flat_layout)
+        _CALLS.append(Call(*given, scale, sliding_window, softcap, only_kept))
     if flat_layout.flex:
         from tunewise.training.attention_flex import attend
 
@@ -225,6 +229,36 @@ def flat_attention(
     plan = flat_layout.plan(sliding_window, query.device, only_kept=only_kept)
     out = _function().apply(query, key, value, s_aux, plan, scale, softcap)
     return out, None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one layer has handed to ``flat_attention``; see there."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    sinks: Tensor | None
+    layout: Layout
+    scale: float
+    window: int | None
+    softcap: float | None
+    only_kept: bool
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """What comes to ``flat_attention`` meanwhile, in order."""
+    global _CALLS
+    calls: list[Call] = []
+    _CALLS = calls
+    try:
+        yield calls
+    finally:
+        _CALLS = None
+
+
+_CALLS: list[Call] | None = None
 
 
 def register() -> None:

@@ -71,7 +71,9 @@ class Ready:
         probed = [rows[i] for i in range(min(64, len(rows)))]
         self.path_reason = fast_path.enable(self.setup, probed) or ""
         self.path = "flat" if self.setup.flat else "plain"
-        self.kernel_reason = kernels.choose(self.setup, probed)
+        self.plan = self._plan()
+        passes = self.plan.total_steps * self.plan.batch_size
+        self.kernel_reason = kernels.choose(self.setup, probed, passes)
         self.tell(
             {
                 "event": "path",
@@ -82,7 +84,6 @@ class Ready:
                 "kernel_reason": self.kernel_reason,
             }
         )
-        self.plan = self._plan()
         memory = self._memory(before)
         self.context = Context(self.job, self.setup, memory.tokens, self.tell, self.stop)
         self.optimiser = torch.optim.AdamW(
