@@ -19,7 +19,7 @@ from tunewise.candidates.passages import Passage
 from tunewise.candidates.rag import Rag
 from tunewise.data.chat import Example
 from tunewise.errors import StudyError
-from tunewise.study.kinds import KINDS, traits_of
+from tunewise.study.parts import KINDS, traits_of
 from tunewise.study.schema import CandidateSpec
 
 LABELLED = [row(f"r{i}", f"word{i % 7} item{i}", ("yes", "no")[i % 7 % 2]) for i in range(42)]

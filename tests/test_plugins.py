@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +29,12 @@ from tunewise.candidates.build import build_candidate
 from tunewise.candidates.context import BuildContext
 from tunewise.data.chat import Example
 from tunewise.errors import StudyError, TrainingError
+from tunewise.pipeline.prepare import read_rows
 from tunewise.plugins import Group
 from tunewise.routes.base import ROUTES, open_route
 from tunewise.scoring.registry import SCORERS, get_scorer
-from tunewise.study.kinds import KINDS, traits_of
+from tunewise.study.loading import load_study
+from tunewise.study.parts import KINDS, traits_of
 from tunewise.study.schema import CandidateSpec, FineTune
 from tunewise.training.job import TrainingJob
 from tunewise.training.own_trackers import TensorBoard
@@ -40,12 +44,8 @@ PACKAGE = Path(__file__).parent / "plugin_package"
 WORDS = ("red", "green", "blue")
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which pip has installed the package."""
-    folder = tmp_path_factory.mktemp("plugin")
-    source = shutil.copytree(PACKAGE, folder / "source")
-    target = folder / "site"
+def pip_install(source: Path, target: Path) -> Path:
+    """What lies in ``source`` as pip installs it, in a folder of its own."""
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
         [*pip, "--no-index", "--target", target, source], capture_output=True, text=True
@@ -54,6 +54,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("this environment has no pip")
     assert done.returncode == 0, done.stderr
     return target
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which pip has installed the package."""
+    folder = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(PACKAGE, folder / "source")
+    return pip_install(source, folder / "site")
 
 
 @pytest.fixture
@@ -290,30 +298,53 @@ def test_an_install_without_its_own_parts_says_how_to_mend_it(
     assert caught.value.hint is not None and "pip install" in caught.value.hint
 
 
-def test_a_tracker_of_a_package_follows_a_run(installed: Path, tmp_path: Path) -> None:
-    save_model(tmp_path / "model")
-    lines = [json.dumps({"input": e.user_text, "output": e.answer}) + "\n" for e in examples(24)]
+def test_a_tracker_of_a_package_follows_a_study_s_run(installed: Path, tmp_path: Path) -> None:
+    fine_tune = {"epochs": 1, "learning_rate": 1e-3, "report_to": ["acme_log"]}
+    done = run_study(installed, tmp_path, fine_tune=fine_tune)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["training"]
+    (log,) = (tmp_path / "ws").rglob("acme.jsonl")
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "train/loss" in told[0] and told[-1] == {"succeeded": True}
+    assert run["route"] == "local" and len(told) > 2
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "plugins.md"
+
+
+def test_the_page_s_package_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    files = dict(blocks)
+    assert files.keys() == {"pyproject.toml", "acme_plugin.py", "study.yaml"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    lines = [json.dumps({"input": e.user_text, "output": e.answer}) + "\n" for e in examples(90)]
     (tmp_path / "rows.jsonl").write_text("".join(lines))
-    env = environment(PYTHONPATH=str(installed), TUNEWISE_HOME=str(tmp_path / "ws"))
-    flags = [
-        "--model",
-        "./model",
-        "--epochs",
-        "1",
-        "--learning-rate",
-        "0.001",
-        "--report-to",
-        "acme_log",
-    ]
+    site = pip_install(tmp_path, tmp_path / "site")
     done = subprocess.run(
-        [COMMAND, "train", "rows.jsonl", *flags],
+        [COMMAND, "run", "study.yaml", "--json"],
         cwd=tmp_path,
-        env=env,
+        env=environment(PYTHONPATH=str(site), TUNEWISE_HOME=str(tmp_path / "ws")),
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    (log,) = (tmp_path / "ws").rglob("acme.jsonl")
-    told = [json.loads(line) for line in log.read_text().splitlines()]
-    assert "train/loss" in told[0] and told[-1] == {"succeeded": True}
+    found = {c["name"]: c["chosen"] for c in json.loads(done.stdout)["candidates"]}
+    monkeypatch.syspath_prepend(site)
+    contracts.check_scorer(get_scorer("begins_with", {"ignore_case": True}), examples(9))
+    contracts.check_kind(KINDS.load("majority"))
+    spec = CandidateSpec.model_validate({"name": "majority"})
+    context = BuildContext(scorer=get_scorer("begins_with"), limits=LIMITS)
+    rows = examples(30)
+    contracts.check_candidate(build_candidate(spec, context=context), rows[:20], rows[20:])
+    run = TrackedRun("0" * 16, "a run", tmp_path, {}, resumed=False)
+    contracts.check_tracker(TRACKERS.load("csv"), run)
+    study = load_study(tmp_path / "study.yaml")
+    train = read_rows(study.study, [], study.directory).split.train
+    (first, _), (second, _) = Counter(row.answer for row in train).most_common(2)
+    assert (found["majority"]["answer"], found["second"]["answer"]) == (first, second)
+    assert (tmp_path / "figures.csv").read_text().splitlines()[1] == "2,train/loss,0.5"
+    sys.modules.pop("acme_plugin")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tunewise.study.kinds import KINDS, traits_of
+from tunewise.study.parts import KINDS, traits_of
 from tunewise.verdict.compare import compare
 from tunewise.verdict.cost import CostComparison, NetBenefit
 from tunewise.verdict.decision import Baseline, Evidence, decide

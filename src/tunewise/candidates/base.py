@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.errors import StudyError
-from tunewise.study.kinds import Traits as Traits
+from tunewise.study.parts import Traits as Traits
 
 if TYPE_CHECKING:
     from tunewise.candidates.context import BuildContext

@@ -8,7 +8,7 @@ from tunewise.candidates.base import Candidate, Trained
 from tunewise.candidates.context import BuildContext
 from tunewise.data.chat import Example
 from tunewise.errors import StudyError
-from tunewise.study.kinds import KINDS
+from tunewise.study.parts import KINDS
 from tunewise.study.schema import CandidateSpec
 
 

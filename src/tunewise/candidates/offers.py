@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tunewise.data.chat import Example
 from tunewise.plugins import loaded
-from tunewise.study.kinds import KINDS
+from tunewise.study.parts import KINDS
 
 Condition = tuple[bool, str]
 """Whether something holds, and why a kind that needs it is not offered where it does not."""

@@ -14,7 +14,7 @@ from tunewise import __version__
 from tunewise.data.chat import canonical_hash
 from tunewise.pipeline.prepare import file_digests
 from tunewise.scoring.registry import SCORERS
-from tunewise.study.kinds import KINDS
+from tunewise.study.parts import KINDS
 from tunewise.study.schema import CandidateSpec, Study
 
 _NO_ANSWER = {"usd_per_1k_requests", "usd_per_month", "usd_once"}

@@ -36,6 +36,9 @@ class Scorer(Protocol):
         name: as written in the study file.
         binary: every item score is 0 or 1.
         corpus: ``aggregate`` is not the mean of the items (macro-F1, BLEU).
+
+    Its class may have ``files``, the options whose values are paths, and ``joints``, what the
+    program and not the study gives it (see ``registry.get_scorer``).
     """
 
     name: str

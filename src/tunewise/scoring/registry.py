@@ -12,19 +12,10 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from tunewise.errors import StudyError
-from tunewise.plugins import Group, loaded
+from tunewise.plugins import loaded
 from tunewise.scoring.base import Scorer
+from tunewise.study.parts import SCORERS as SCORERS
 from tunewise.study.requirements import complaint
-
-SCORERS = Group(
-    "tunewise.scorers",
-    what="metric",
-    where="metric",
-    error=StudyError,
-    needs=("name", "binary", "corpus", "score", "aggregate"),
-)
-"""Entry points that name a class or function; called with the study's ``metric.options`` as
-keywords, it returns a :class:`tunewise.scoring.base.Scorer`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class JsonFields(AnswerScorer):
     """F1 of the fields of a JSON answer; whether it is valid JSON is reported apart."""
 
     name: ClassVar[str] = "json_fields"
+    files: ClassVar[tuple[str, ...]] = ("schema",)
 
     strings: Literal["normalized", "exact"] = Field(
         "normalized", description="normalized: case and white space do not count"

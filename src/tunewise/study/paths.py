@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunewise.errors import StudyError
 from tunewise.study.complaints import Complaint, Places, study_error
+from tunewise.study.parts import SCORERS
 from tunewise.study.schema import Study
 from tunewise.study.yaml_source import KeyPath, near_names
 
@@ -62,8 +64,19 @@ def _file_keys(study: Study) -> Iterator[KeyPath]:
         yield ("forgetting", "suite")
     yield ("output", "json_schema")
     yield ("fine_tune", "distill", "answers")
-    if study.metric.name == "json_fields":
-        yield ("metric", "options", "schema")
+    for option in _file_options(study):
+        yield ("metric", "options", option)
+
+
+def _file_options(study: Study) -> tuple[str, ...]:
+    """Options of the metric that name files. What is wrong with a metric is told where it is
+    made."""
+    if not study.metric.options:
+        return ()
+    try:
+        return tuple(getattr(SCORERS.load(study.metric.name), "files", ()))
+    except StudyError:
+        return ()
 
 
 def _model_keys(study: Study) -> Iterator[KeyPath]:

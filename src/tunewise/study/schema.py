@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from tunewise.errors import StudyError
 from tunewise.study.fine_tune import FineTune as FineTune
-from tunewise.study.kinds import KINDS, Traits, traits_of
+from tunewise.study.parts import KINDS, Traits, traits_of
 from tunewise.study.strict import Strict as Strict
 
 

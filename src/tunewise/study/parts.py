@@ -1,4 +1,7 @@
-"""The kinds of candidates, and what the program asks of a kind before it makes a candidate."""
+"""The parts that a study names and packages bring: kinds of candidates, metrics.
+
+What the program asks of a kind before it makes a candidate are its ``Traits``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,17 @@ KINDS = Group(
     needs=("traits", "from_study"),
 )
 """Entry points that name a class; see :mod:`tunewise.candidates.base` for what it has."""
+
+
+SCORERS = Group(
+    "tunewise.scorers",
+    what="metric",
+    where="metric",
+    error=StudyError,
+    needs=("name", "binary", "corpus", "score", "aggregate"),
+)
+"""Entry points that name a class or function; called with the study's ``metric.options`` as
+keywords, it returns a :class:`tunewise.scoring.base.Scorer`."""
 
 
 @dataclass(frozen=True, slots=True)
