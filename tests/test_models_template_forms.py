@@ -128,6 +128,38 @@ def test_an_answer_that_a_template_cuts_is_refused(tokenizers: dict[str, Any]) -
         encoded(tokenizer, user("Hi"), says("one line\nand another"))
 
 
+def test_a_turn_that_is_left_out_is_missed_though_another_says_the_same() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if loop.index0 == 0 or loop.last or m.role == 'assistant' or "
+        "m.content != messages[0].content %}<{{ m.role }}>{{ m.content }}</s>{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    render_prompt(tokenizer, [user("go on"), says("one"), user("and then?")])
+    with pytest.raises(ModelError, match=r"message 3 \(user\).*text"):
+        render_prompt(
+            tokenizer, [user("go on"), says("one"), user("go on"), says("two"), user("stop")]
+        )
+
+
+@pytest.mark.parametrize("value", ["7", "true", "null", "2.5"])
+def test_arguments_that_are_no_text_are_looked_for_too(value: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+        "{% for k, v in c.function.arguments.items() %}{{ k }}"
+        "{% if v is string or loop.first %}={{ v }}{% endif %}{% endfor %}"
+        "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    kept = says(None, tool_calls=[call("set", f'{{"to": {value}}}')])
+    lost = says(None, tool_calls=[call("set", f'{{"name": "x", "to": {value}}}')])
+    after = [{"role": "tool", "tool_call_id": "c1", "content": "done"}, says("Yes.")]
+    render_prompt(tokenizer, [user("Go"), kept, *after], ask=False)
+    with pytest.raises(ModelError, match=r"message 2 \(assistant\).*tool call"):
+        render_prompt(tokenizer, [user("Go"), lost, *after], ask=False)
+
+
 def test_an_answer_s_own_name_is_not_learnt_as_its_text(tokenizers: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"message 2 \(assistant\).*name"):
         encoded(tokenizers["smollm2"], user("Hi"), says("Hello.", name="Bot"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tunewise.data.chat import Completion, Progress, Request, canonical_hash
 from tunewise.errors import WorkspaceError
-from tunewise.models.engine import Engine
+from tunewise.models.engine import Engine, Foreseeing
 
 _FIELDS = {f.name for f in fields(Completion)}
 _CHUNK = 32
@@ -134,6 +134,11 @@ class CachedEngine:
             if progress is not None:
                 progress(done, len(keys))
         return [found[key] for key in keys]
+
+    def why_not(self, requests: Sequence[Request]) -> dict[int, str]:
+        """See ``Foreseeing.why_not``; empty where the engine cannot foresee."""
+        engine = self._engine
+        return engine.why_not(requests) if isinstance(engine, Foreseeing) else {}
 
     def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
         return self._engine.count_tokens(messages)

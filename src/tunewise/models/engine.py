@@ -41,6 +41,15 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Foreseeing(Protocol):
+    """An engine that knows of a request, before it is asked, that it cannot be answered."""
+
+    def why_not(self, requests: Sequence[Request]) -> dict[int, str]:
+        """The requests that would fail, by their place, and why; nothing is computed."""
+        ...
+
+
 def in_order(
     done: Iterable[tuple[int, Completion]], count: int, progress: Progress | None
 ) -> list[Completion]:

@@ -118,6 +118,16 @@ class LocalEngine:
                 row = rows.pop(index)
                 yield index, self._completion(requests[index], row, latency, cached), row
 
+    def why_not(self, requests: Sequence[Request]) -> dict[int, str]:
+        """See ``Foreseeing.why_not``: the template refuses, or the context is too short."""
+        found: dict[int, str] = {}
+        for index, prompt in enumerate(self._prompts(requests)):
+            try:
+                self._room(prompt)
+            except ModelError as error:
+                found[index] = error.message
+        return found
+
     def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
         """Tokens of the conversation as the model sees it when asked for an answer."""
         text = render_prompt(self.loaded.tokenizer, messages, date=self.date)
@@ -146,9 +156,12 @@ class LocalEngine:
             result = [r if isinstance(r, ModelError) else list(next(encoded)) for r in result]
         return result
 
-    def _row(self, request: Request, prompt: list[int] | ModelError) -> Row:
-        from tunewise.models.decoding import Row
+    def _room(self, prompt: list[int] | ModelError) -> tuple[list[int], int]:
+        """The prompt, and how many tokens of context it leaves.
 
+        Raises:
+            ModelError: none, or it has tokens that the model does not know.
+        """
         if isinstance(prompt, ModelError):
             raise prompt
         room = self.loaded.context_length - len(prompt)
@@ -158,8 +171,14 @@ class LocalEngine:
                 f"{self.loaded.context_length}"
             )
         require_embedded(self.loaded.tokenizer, prompt, self.loaded.embedded)
+        return prompt, room
+
+    def _row(self, request: Request, prompt: list[int] | ModelError) -> Row:
+        from tunewise.models.decoding import Row
+
+        tokens, room = self._room(prompt)
         return Row(
-            prompt=prompt,
+            prompt=tokens,
             budget=min(request.max_tokens, room),
             stop=(*request.stop, *self.loaded.stop),
             temperature=request.temperature,

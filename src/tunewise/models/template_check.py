@@ -7,6 +7,7 @@ template may cut by content.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from tunewise.data.chat import text_of
 from tunewise.errors import ModelError
 from tunewise.models.template_forms import Forms, arguments_of
 
+_AS_PYTHON = {"true": "True", "false": "False", "null": "None"}
 Field = Literal["text", "tool call", "tool result", "name", "thoughts"]
 
 
@@ -28,8 +30,9 @@ def require_kept(forms: Forms, messages: Sequence[Mapping[str, Any]], text: str)
     """
     last = len(messages) - 1
     squeezed = _squeezed(text)
+    wanted: Counter[str] = Counter()
     for number, message in enumerate(messages):
-        field = _missing(forms, message, squeezed, is_last=number == last)
+        field = _missing(forms, message, squeezed, wanted, is_last=number == last)
         if field is not None:
             raise ModelError(
                 f"message {number + 1} ({message.get('role')}): the model's chat template drops "
@@ -46,14 +49,28 @@ def missing_field(forms: Forms, answer: Mapping[str, Any], text: str) -> Field |
         text: read back from the tokens that are trained.
     """
     plain = {**answer, "content": text_of(answer)}
-    return _missing(forms, plain, _squeezed(text), is_last=True)
+    return _missing(forms, plain, _squeezed(text), Counter(), is_last=True)
 
 
 def _missing(
-    forms: Forms, message: Mapping[str, Any], squeezed: str, *, is_last: bool
+    forms: Forms,
+    message: Mapping[str, Any],
+    squeezed: str,
+    wanted: Counter[str],
+    *,
+    is_last: bool,
 ) -> Field | None:
-    for field, value in _fields(forms, message, is_last=is_last):
-        if not any(_squeezed(way) in squeezed for way in _ways(value)):
+    """The first field that ``squeezed`` holds less often than messages up to this one need it.
+
+    ``wanted`` counts those needs, by value. A text that is part of another one is found there too,
+    so this may take a loss for none, and never the other way round.
+    """
+    for field, value in _fields(forms, message, squeezed, is_last=is_last):
+        wanted[value] += 1
+        ways = {_squeezed(way) for way in _ways(value)} - {""}
+        # Mostly once: looking is quicker than counting.
+        few = wanted[value] == 1 and any(way in squeezed for way in ways)
+        if ways and not few and sum(map(squeezed.count, ways)) < wanted[value]:
             return field
     return None
 
@@ -64,7 +81,7 @@ def _squeezed(text: str) -> str:
 
 
 def _fields(
-    forms: Forms, message: Mapping[str, Any], *, is_last: bool
+    forms: Forms, message: Mapping[str, Any], squeezed: str, *, is_last: bool
 ) -> Iterator[tuple[Field, str]]:
     content = message.get("content") or ""
     if content:
@@ -80,13 +97,18 @@ def _fields(
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
         yield "tool call", str(function.get("name") or "")
-        for leaf in _strings(arguments_of(function.get("arguments"))):
+        arguments = function.get("arguments")
+        if isinstance(arguments, str) and arguments and _squeezed(arguments) in squeezed:
+            continue  # as it is: a number may be written in ways that JSON does not give back
+        for leaf in _leaves(arguments_of(arguments)):
             yield "tool call", leaf
 
 
 def _ways(value: str) -> Iterator[str]:
-    """A text as it is, and as JSON writes it."""
+    """A text as it is, and as JSON writes it; of what is no text also as Python does."""
     yield value
+    if value in _AS_PYTHON:
+        yield _AS_PYTHON[value]
     yield json.dumps(value, ensure_ascii=False)[1:-1]
     yield json.dumps(value)[1:-1]
     # Jinja's own `tojson` escapes what HTML would read.
@@ -99,13 +121,16 @@ def _ways(value: str) -> Iterator[str]:
     )
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _leaves(value: Any) -> Iterator[str]:
+    """Keys and values of arguments, as JSON writes them; texts without quotation marks."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield str(key)
-            yield from _strings(item)
+            yield from _leaves(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _strings(item)
+            yield from _leaves(item)
+    else:
+        yield json.dumps(value)

@@ -15,6 +15,7 @@ from tunewise.candidates.build import build_candidate
 from tunewise.data.chat import Completion, Example
 from tunewise.models.engine import Engine
 from tunewise.pipeline import forgetting
+from tunewise.pipeline.askable import askable_stage
 from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE, judge
 from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
@@ -48,6 +49,8 @@ class Gates:
         data = self.store.result("data") or {}
         if data["broken"] or data["leaked_share"] >= LEAK_SHARE:
             return self.finish()
+        for text in askable_stage(self.session):
+            self.reporter.warn(text)
         tuned = [s for s in self.session.specs if s.traits.trained]
         self._g1([s for s in self.session.specs if s not in tuned])
         recorded_tuned = any(s.is_fine_tuned and s.traits.recorded for s in self.session.specs)
