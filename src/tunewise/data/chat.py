@@ -41,6 +41,7 @@ class Example:
         documents: ids of the documents that hold the answer, for retrieval's recall.
         metadata: everything else in the row; graders may use it.
         source: ``file:line`` for messages to the user.
+        completion: whether the row is a ``prompt`` and its ``completion``, two texts.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Example:
     documents: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+    completion: bool = False
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tunewise.data.chat import Example
+from tunewise.data.chat import Example, text_of
 from tunewise.data.columns import likely_columns, written
 from tunewise.data.content import hash_of, seconds_of
 from tunewise.data.conversations import (
@@ -144,7 +145,10 @@ def to_example(
         check_text(tools)
         if rejected is not None:
             check_text(rejected)
-        return _with_extras(row, used, conversation, tools, rejected, desirable, source)
+        example, named = _with_extras(row, used, conversation, tools, rejected, desirable, source)
+        if format == "pair" and _is_completion(row, example):
+            example = replace(example, completion=True)
+        return example, named
     except RecursionError:
         raise RowError("data_type", "the row is nested too deeply") from None
 
@@ -158,6 +162,8 @@ def to_row(example: Example) -> dict[str, Any]:
             "chosen": [example.target],
             "rejected": [example.rejected],
         }
+    elif example.completion:
+        row |= {"prompt": text_of(example.messages[0]), "completion": example.answer}
     else:
         row["messages"] = list(example.messages)
     if example.desirable is not None:
@@ -252,6 +258,13 @@ def _with_extras(
         source=source,
     )
     return example, given_id is not None
+
+
+def _is_completion(row: Row, example: Example) -> bool:
+    """Whether the row is a prompt and its completion as two texts, and nothing else is asked."""
+    texts = [row.get("prompt"), row.get("completion")]
+    said = [message.get("content") for message in example.messages]
+    return pair_of(row) == ("prompt", "completion") and said == texts and not example.tools
 
 
 def _scalar(value: object) -> str | None:

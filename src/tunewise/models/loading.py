@@ -14,6 +14,7 @@ from tunewise.errors import ModelError
 from tunewise.models.adapters import ADAPTER_FILES, WEIGHTS, Adapters
 from tunewise.models.chat_format import PLAIN_STOP, PLAIN_TEMPLATE
 from tunewise.models.names import ModelRef
+from tunewise.models.raw_form import RAW_STOP, Form, raw_template
 from tunewise.models.template_date import asks_for_date
 from tunewise.models.trained_as import trained_as
 from tunewise.models.weights import MODEL_FILES, locate, require_safetensors, revision_of
@@ -41,10 +42,12 @@ class LoadedModel:
         revision: identifies weights, tokenizer and numeric type.
         context_length: most tokens of a conversation, answer included.
         end_ids: tokens that end an answer.
-        stop: strings that end an answer (only with the plain template).
+        stop: strings that end an answer (only with the plain template and raw text).
         pad_id: a token for padding that differs from all ``end_ids`` where the vocabulary has one,
             so that training on the end token survives the masking of padding.
         plain_template: the model brought no chat template.
+        form: by which text of a conversation it is asked (``raw_form.py``).
+        brought: the chat template that it came with.
         date: the day that a tuned model's template wrote as today's (``TrainedAs``).
         adapters: revisions of those attached, in the order of their loading.
         active: the one that is switched on.
@@ -60,6 +63,8 @@ class LoadedModel:
     stop: tuple[str, ...]
     pad_id: int
     plain_template: bool
+    form: Form = "chat"
+    brought: str | None = None
     date: str | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     active: str | None = None
@@ -142,6 +147,7 @@ def load_local(
     *,
     digest_file: Path | None = None,
     quantization: Any = None,
+    form: Form | None = None,
 ) -> LoadedModel:
     """Load a model from a folder or the hub: safetensors only, and never code that comes with it.
 
@@ -151,6 +157,7 @@ def load_local(
         dtype: ``auto`` keeps the type that the weights were saved in, except that 16-bit weights
             become float32 on a processor without bfloat16 instructions.
         digest_file: where digests of large files are remembered.
+        form: of the text by which it is asked; None is that of its training, else ``chat``.
         quantization: a configuration of transformers that holds the weights in fewer bits, on a
             GPU.
 
@@ -193,11 +200,17 @@ def load_local(
             f"the model cannot be loaded: {_first_line(error)}", where=str(folder), hint=hint
         ) from error
     model.requires_grad_(False)
-    plain = not tokenizer.chat_template
-    if plain:
+    trained = trained_as(folder)
+    raw = (form or trained.form) == "raw"
+    brought = tokenizer.chat_template or None
+    plain = brought is None and not raw
+    if raw:
+        tokenizer.chat_template = raw_template(tokenizer)
+    elif plain:
         tokenizer.chat_template = PLAIN_TEMPLATE
     end_ids = _end_ids(model, tokenizer)
     suffix = "" if chosen == torch.float32 else f"-{str(chosen).removeprefix('torch.')}"
+    suffix += "+raw" if raw else ""
     loaded = LoadedModel(
         name=ref.spec,
         model=model,
@@ -206,10 +219,12 @@ def load_local(
         revision=revision_of(folder, MODEL_FILES, digest_file) + suffix,
         context_length=_context_length(model, tokenizer),
         end_ids=end_ids,
-        stop=PLAIN_STOP if plain else (),
+        stop=RAW_STOP if raw else PLAIN_STOP if plain else (),
         pad_id=_pad_id(tokenizer, end_ids),
         plain_template=plain,
-        date=trained_as(folder).date,
+        form="raw" if raw else "chat",
+        brought=brought,
+        date=trained.date,
     )
     if adapter is not None:
         loaded.attach(adapter)

@@ -1,4 +1,4 @@
-"""Answers from any server that speaks OpenAI's chat completions."""
+"""Answers from any server that speaks OpenAI's chat completions, or completions of bare text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from tunewise.data.chat import Completion, Progress, Request, text_of
 from tunewise.errors import ModelError, TunewiseError
 from tunewise.models.engine import in_order
 from tunewise.models.openai_client import open_client, reason_of
+from tunewise.models.raw_form import RAW_STOP, Form, raw_text
 from tunewise.models.retry import Patience, retry_after
 
 Spend = Callable[[Completion], None]
 """Told of every answer that was paid for; raises ``BudgetError`` to stop."""
 
+_MOST_STOPS = 4
+"""That the servers take."""
 _CHOSEN_BY_SERVER = ("temperature", "seed")
 
 
@@ -37,6 +40,7 @@ class OpenAIEngine:
         name: under which answers are recorded; the model's by default.
         key_name: the variable that holds the key, for error messages.
         entra: the key is a token of Microsoft Entra.
+        form: ``raw`` asks ``/completions`` with bare text (``raw_form.py``).
     """
 
     def __init__(
@@ -53,9 +57,11 @@ class OpenAIEngine:
         name: str | None = None,
         key_name: str | None = None,
         entra: bool = False,
+        form: Form = "chat",
     ) -> None:
         self.model = name or model
-        self.revision = f"{model} at {base_url.rstrip('/')}"
+        self.revision = f"{model} at {base_url.rstrip('/')}" + ("+raw" if form == "raw" else "")
+        self.form = form
         self.context_length: int | None = None  # servers do not say
         self.notes: list[str] = []
         self._model = model
@@ -68,7 +74,8 @@ class OpenAIEngine:
             base_url, model, api_key, timeout, azure_api_version, entra=entra
         )
         hosted = "openai.com" in base_url or "azure.com" in base_url
-        self._length_field = "max_completion_tokens" if hosted else "max_tokens"
+        new = hosted and form == "chat"
+        self._length_field = "max_completion_tokens" if new else "max_tokens"
         self._left_out: set[str] = set()
         self._adapting = threading.Lock()
         self._reached = threading.Event()
@@ -136,7 +143,7 @@ class OpenAIEngine:
             body = self._body(request)
             began = time.perf_counter()
             try:
-                reply = self._client.chat.completions.create(**body)
+                reply = self._ask(body)
                 self._reached.set()
                 return self._completion(request, reply, time.perf_counter() - began)
             except openai.APIConnectionError as error:
@@ -165,7 +172,26 @@ class OpenAIEngine:
                     error=f"{reason} (after {attempts.count} attempts)", request_key=request.key
                 )
 
+    def _ask(self, body: Mapping[str, Any]) -> Any:
+        if self.form == "raw":
+            return self._client.completions.create(**body)
+        return self._client.chat.completions.create(**body)
+
+    def _raw_body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": raw_text(request.messages),
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "stop": [*request.stop, *RAW_STOP][:_MOST_STOPS],
+        }
+        if request.seed is not None:
+            body["seed"] = request.seed
+        return {k: v for k, v in body.items() if k not in self._left_out}
+
     def _body(self, request: Request) -> dict[str, Any]:
+        if self.form == "raw":
+            return self._raw_body(request)
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [{k: v for k, v in m.items() if k != "weight"} for m in request.messages],
@@ -187,13 +213,17 @@ class OpenAIEngine:
         return {k: v for k, v in body.items() if k not in self._left_out}
 
     def _completion(self, request: Request, reply: Any, latency: float) -> Completion:
-        choice = reply.choices[0]
-        message, usage = choice.message, reply.usage
-        refusal = getattr(message, "refusal", None)
-        text = message.content or refusal or ""
+        choice, usage = reply.choices[0], reply.usage
+        calls: tuple[dict[str, Any], ...] = ()
+        if self.form == "raw":
+            text = choice.text
+        else:
+            message = choice.message
+            refusal = getattr(message, "refusal", None)
+            text = message.content or refusal or ""
+            calls = tuple(call.model_dump(exclude_none=True) for call in message.tool_calls or ())
         if not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}")
-        calls = tuple(call.model_dump(exclude_none=True) for call in message.tool_calls or ())
         details = getattr(usage, "prompt_tokens_details", None)
         return Completion(
             text=text,

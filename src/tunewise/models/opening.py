@@ -12,7 +12,9 @@ from tunewise.errors import ModelError
 from tunewise.models.answer_cache import CachedEngine
 from tunewise.models.engine import Engine
 from tunewise.models.names import ModelRef, parse_model
+from tunewise.models.raw_form import Form
 from tunewise.models.services import SERVICES, KeyResolver, Place
+from tunewise.models.trained_as import trained_as
 from tunewise.study.keys import resolve_key
 from tunewise.study.schema import Server
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from tunewise.models.loading import DType, LoadedModel
     from tunewise.models.openai_engine import Spend
 
-_in_memory: WeakValueDictionary[tuple[str, str], LoadedModel] = WeakValueDictionary()
+_in_memory: WeakValueDictionary[tuple[str, str, str | None], LoadedModel] = WeakValueDictionary()
 
 
 def open_engine(
@@ -34,6 +36,7 @@ def open_engine(
     dtype: DType = "auto",
     threads: int | None = None,
     date: str | None = None,
+    form: Form | None = None,
 ) -> Engine:
     """Open the model that ``spec`` names.
 
@@ -48,6 +51,8 @@ def open_engine(
         key_resolver: gives the key for ``${NAME}`` and a base URL.
         spend: told of each answer of a server; may raise ``BudgetError``.
         dtype, threads, date: for local models (``LocalEngine``).
+        form: of the text by which it is asked (``raw_form.py``). Tuned weights on this machine keep
+            the one that they were trained in; None is that, else ``chat``.
 
     Raises:
         ModelError: no such model, no key, or an adapter for a model that is not on this machine.
@@ -58,7 +63,8 @@ def open_engine(
     if ref.is_local:
         from tunewise.models.local_engine import LocalEngine
 
-        loaded = shared_model(ref, dtype, cache_dir)
+        own = trained_as(adapter).form if adapter is not None else None
+        loaded = shared_model(ref, dtype, cache_dir, own or form)
         engine = LocalEngine(loaded, adapter=adapter, threads=threads, date=date)
     elif adapter is not None:
         raise ModelError(
@@ -67,23 +73,26 @@ def open_engine(
             hint="Use a folder or a hub id as the model.",
         )
     else:
-        engine = _served(ref, key_resolver, spend)
+        engine = _served(ref, key_resolver, spend, form or "chat")
     if cache_dir is None:
         return engine
     return CachedEngine(engine, cache_dir, by_content=ref.is_local)
 
 
 def shared_model(
-    ref: ModelRef, dtype: DType = "auto", cache_dir: Path | None = None
+    ref: ModelRef,
+    dtype: DType = "auto",
+    cache_dir: Path | None = None,
+    form: Form | None = None,
 ) -> LoadedModel:
     """The model in memory if someone still uses it, else loaded (``load_local``)."""
     from tunewise.models.loading import load_local, weights_changed
 
-    key = (str(ref.path or ref.spec), dtype)
+    key = (str(ref.path or ref.spec), dtype, form)
     loaded = _in_memory.get(key)
     if loaded is None or weights_changed(loaded):
         digests = cache_dir / "digests.json" if cache_dir is not None else None
-        loaded = load_local(ref, dtype=dtype, digest_file=digests)
+        loaded = load_local(ref, dtype=dtype, digest_file=digests, form=form)
         _in_memory[key] = loaded
     return loaded
 
@@ -130,7 +139,7 @@ def _naming(ref: ModelRef) -> Iterator[None]:
         raise
 
 
-def _served(ref: ModelRef, key_resolver: KeyResolver, spend: Spend | None) -> Engine:
+def _served(ref: ModelRef, key_resolver: KeyResolver, spend: Spend | None, form: Form) -> Engine:
     from tunewise.models.openai_engine import OpenAIEngine
 
     place = place_of(ref, key_resolver)
@@ -145,4 +154,5 @@ def _served(ref: ModelRef, key_resolver: KeyResolver, spend: Spend | None) -> En
         entra=place.entra,
         name=ref.spec,
         key_name=place.key_name,
+        form=form,
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tunewise.errors import ModelError
+from tunewise.models.raw_form import Form
 from tunewise.workspace import write_json_atomic
 
 TRAINED_AS = "tunewise.json"
@@ -20,9 +21,11 @@ class TrainedAs:
 
     Attributes:
         date: ISO 8601, of the day that chat templates wrote as today's; None where nobody said.
+        form: of the text that was learnt from; None where nobody said.
     """
 
     date: str | None = None
+    form: Form | None = None
 
     def write(self, folder: Path) -> None:
         """Write it beside the weights in ``folder``.
@@ -44,13 +47,15 @@ def trained_as(folder: Path) -> TrainedAs:
         return TrainedAs()
     try:
         value = json.loads(path.read_text("utf-8"))
-        date = value.get("date")
+        date, form = value.get("date"), value.get("form")
         if date is not None:
             dt.date.fromisoformat(date)
+        if form not in (None, "chat", "raw"):
+            raise ValueError(f"there is no form {form!r}")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"how the weights were trained cannot be read: {error}",
             where=str(path),
             hint="Delete the file: the model is then asked as if it had been made elsewhere.",
         ) from error
-    return TrainedAs(date)
+    return TrainedAs(date, form)

@@ -38,7 +38,7 @@ def askable_stage(session: Session) -> list[str]:
         prompt = context.prompts[0] if context.prompts else None
         prompting = Prompting.from_rows(session.train, context.limits, prompt)
         rows = [*session.dev, *session.test]
-        return unaskable(session.engines.get(model), prompting, rows)
+        return unaskable(session.engine(model), prompting, rows)
 
     result = session.store.stage("askable", "G0", session.inputs.candidate(asking[0]), work)
     return list(result["warnings"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,6 +13,7 @@ from tunewise.data.documents import stream_documents
 from tunewise.data.findings import Finding, FindingBook, Problem
 from tunewise.data.fix import Fixes, fix_file
 from tunewise.errors import UsageError, WorkspaceError
+from tunewise.pipeline.forms import form_of
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE
 from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.sources import Sources
@@ -119,7 +121,9 @@ def _encoder(sources: Sources) -> tuple[Encoder, int]:
             where="--trained-rows",
             hint=f"One of {', '.join(known)}.",
         )
-    loaded = load_local(local_model(sources.tokenizer))
+    ref = local_model(sources.tokenizer)
+    first = itertools.islice(sources.rows(_ignore), 1)
+    loaded = load_local(ref, form=form_of(sources.form, ref, lambda: list(first)))
     encoder = Encoder(
         loaded.tokenizer,
         loaded.end_ids,

@@ -10,6 +10,7 @@ from tunewise.errors import BudgetError, StudyError
 from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
 from tunewise.models.opening import open_engine
+from tunewise.models.raw_form import Form
 from tunewise.study.keys import resolve_key
 from tunewise.study.prices import Prices
 from tunewise.study.schema import Study
@@ -32,22 +33,28 @@ class Engines:
         self._prices = prices
         self._answers = answers
         self._date = date
-        self._open: dict[tuple[str, Path | None], Engine] = {}
+        self._open: dict[tuple[str, Path | None, Form], Engine] = {}
         self.spent_usd = 0.0
 
     def get(
-        self, spec: str, adapter: Path | None = None, *, billed_as: str | None = None
+        self,
+        spec: str,
+        adapter: Path | None = None,
+        *,
+        billed_as: str | None = None,
+        form: Form = "chat",
     ) -> Engine:
         """The engine for a model, with an adapter or without.
 
         Args:
+            form: of the text by which it is asked.
             billed_as: how the price file calls it, where not by ``spec``: a tuned model.
 
         Raises:
             ModelError: no such model, no key, no access.
             StudyError: a budget is set and the price of this hosted model is unknown.
         """
-        key = (spec, adapter)
+        key = (spec, adapter, form)
         if key not in self._open:
             meter = None
             if not parse_model(spec, self._study.servers).is_local:
@@ -61,6 +68,7 @@ class Engines:
                     key_resolver=resolve_key,
                     spend=meter,
                     date=self._date(),
+                    form=form,
                 )
             except StudyError as error:
                 server, field = spec.partition(":")[0], (error.where or "").partition(":")[0]

@@ -56,6 +56,13 @@ class Follower:
             "tuned model is asked"
         )
 
+    def _on_form(self, event: Mapping[str, Any]) -> None:
+        del event
+        self._reporter.note(
+            "trained on bare text, prompt and completion as they stand, without the chat "
+            "template; the tuned model is asked so too"
+        )
+
     def _on_path(self, event: Mapping[str, Any]) -> None:
         if event["path"] == "plain":
             self._reporter.note(f"one row at a time, which is slower: {event['reason']}")

@@ -395,7 +395,7 @@ class Gates:
             self.session.inputs.forgetting(spec),
             lambda: forgetting.measure(
                 self.study,
-                self.session.engines.get(base),
+                self.session.engine(base),
                 self._tuned_engine(spec, seeds[0]),
                 self.store,
                 self.session.scorer,

@@ -72,7 +72,7 @@ class StageInputs:
         """Of the data stage: the rows, and how they are split."""
         study = self._study
         recorded = [self._candidate(s) for s in study.candidates or [] if s.traits.recorded]
-        data = study.data.model_dump(mode="json", exclude={"documents"})
+        data = study.data.model_dump(mode="json", exclude={"documents", "form"})
         return {
             "data": {k: self._moved(v) for k, v in data.items()},
             "files": self._files(data.values()),
@@ -132,6 +132,8 @@ class StageInputs:
             "servers": {name: server.base_url for name, server in study.servers.items()},
             "primary": study.primary,
             "seed": study.seed,
+            # Only where it is set, so that older studies keep their keys.
+            **({} if study.data.form is None else {"form": study.data.form}),
         }
 
     def _models(self) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,12 @@ from tunewise.data.documents import read_documents
 from tunewise.errors import ModelError, StudyError, TrainingError
 from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
+from tunewise.models.raw_form import Form
 from tunewise.models.template_date import model_asks_for_date, today
 from tunewise.models.trained_as import trained_as
 from tunewise.models.weights import MODEL_FILES, locate, revision_of
 from tunewise.pipeline.engines import Engines
+from tunewise.pipeline.forms import form_of
 from tunewise.pipeline.inputs import StageInputs
 from tunewise.pipeline.prepare import Prepared, file_digests, read_rows
 from tunewise.pipeline.reporter import Reporter
@@ -97,12 +99,21 @@ class Session:
         """What each stage depends on."""
         return StageInputs(self.study, self.directory, lambda: self.specs, self._revision)
 
-    def _revision(self, model: str) -> str:
+    def form(self, model: str) -> Form:
+        """The form of the text by which a model is asked."""
+        return self._form(model, lambda: self.train)
+
+    def _form(self, model: str, rows: Callable[[], Sequence[Example]]) -> Form:
+        return form_of(self.study.data.form, parse_model(model, self.study.servers), rows)
+
+    def _revision(self, model: str, form: Form | None = None) -> str:
         ref = parse_model(model, self.study.servers)
         if not ref.is_local:
             return model  # where its server lies is an input of its own
         folder, digests = locate(ref), self.workspace.root / "answers" / "digests.json"
         revision = revision_of(folder, MODEL_FILES, digests)
+        if (form or self.form(model)) == "raw":
+            return f"{revision}+raw"
         if not model_asks_for_date(folder):
             return revision
         return f"{revision}@{trained_as(folder).date or self.date}"
@@ -180,7 +191,7 @@ class Session:
         output = self.study.output
         most = output.max_tokens
         if most is None and self.study.model is not None:
-            count = text_counter(self.engines.get(self.study.model).count_tokens)
+            count = text_counter(self.engine(self.study.model).count_tokens)
             most = answer_limit(self.train, count)
         return Limits(
             max_tokens=most or 256, json_schema=self._json_schema(), stop=tuple(output.stop)
@@ -207,7 +218,7 @@ class Session:
         return BuildContext(
             scorer=self.scorer,
             limits=Limits() if self.study.only_recorded else self.limits,
-            engine=self.engines.get(model) if needs_model and model else None,
+            engine=self.engine(model) if needs_model and model else None,
             tuned_engine=tuned,
             prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt or ()),
             documents=self._documents,
@@ -215,6 +226,10 @@ class Session:
             effort=self.study.effort,
             folder=self.directory,
         )
+
+    def engine(self, model: str) -> Engine:
+        """The engine of an untuned model, asked in the study's form."""
+        return self.engines.get(model, form=self.form(model))
 
     @cached_property
     def _documents(self) -> Sequence[Any]:
@@ -251,6 +266,7 @@ class Session:
     ) -> Tuner:
         """Fine-tunes ``spec`` on rows that are as the tuned model will be asked."""
         model = spec.model or self.study.model
+        form = self._form(model, lambda: train) if model is not None else "chat"
         return Tuner(
             self.study,
             spec,
@@ -259,8 +275,9 @@ class Session:
             self.training_folder,
             self.reporter,
             self.prices,
-            revision=self._revision(model) if model is not None else None,
+            revision=self._revision(model, form) if model is not None else None,
             date=self.date,
+            form=form,
         )
 
     def check_tunable(self, spec: CandidateSpec) -> None:
@@ -333,18 +350,18 @@ class Session:
             TrainingError: a hosted model that is not deployed.
         """
         if model is not None:
-            return self.engines.get(str(model))
+            return self.engines.get(str(model), form=self.form(str(model)))
         base = spec.model or self.study.model
         assert base is not None
         if remote is not None:
-            return self.engines.get(remote, billed_as=tuned_name(base))
+            return self.engines.get(remote, billed_as=tuned_name(base), form=self.form(base))
         if not self.capabilities.local_weights:
             raise TrainingError(
                 f"{spec.name}: the tuned model cannot be asked until it is deployed",
                 where="fine_tune.hosted.deploy",
                 hint="Set it to true; it bills by the hour until the deployment is deleted.",
             )
-        return self.engines.get(base, adapter)
+        return self.engines.get(base, adapter, form=self.form(base))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tunewise.data.chat import Example
 from tunewise.data.columns import written
@@ -43,7 +44,7 @@ class Sources:
         documents: a folder or file that retrieval searches.
         model: whose tokenizer counts; None where none was named.
         trained_rows: which answers are trained, as ``fine_tune.trained_rows``.
-        servers: that the study names.
+        servers, form: that the study names.
         renders: the model may be loaded to see what becomes of the rows: it was asked for, or its
             files lie here.
     """
@@ -57,6 +58,7 @@ class Sources:
     trained_rows: str = "answers"
     servers: Mapping[str, Server] = field(default_factory=dict)
     renders: bool = False
+    form: Literal["chat", "raw"] | None = None
 
     def rows(self, on_problem: OnProblem | None = None) -> Iterator[Example]:
         """All rows, file by file; see ``read_examples``."""
@@ -136,6 +138,7 @@ def sources_of(
             model or study.model,
             trained_rows or study.fine_tune.trained_rows,
             study.servers,
+            form=data.form,
         )
     if found.model is not None:
         kind = parse_model(found.model, found.servers).kind

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import BudgetError, StudyError, TrainingError
+from tunewise.models.raw_form import Form
 from tunewise.models.template_date import today
 from tunewise.pipeline.following import Follower, wait
 from tunewise.pipeline.reporter import Reporter
@@ -65,6 +66,7 @@ class Tuner:
         prices: what hosted training costs.
         revision: identifies the weights that training begins with.
         date: of the study, for chat templates that write one; None is today's.
+        form: of the text that is trained on.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Tuner:
         prices: Prices | None = None,
         revision: str | None = None,
         date: str | None = None,
+        form: Form = "chat",
     ) -> None:
         self.study = study
         self.spec = spec
@@ -90,6 +93,7 @@ class Tuner:
         assert model is not None
         self.model = model
         self._revision = revision or model
+        self._form = form
         self._date = date or today()
         self.on_this_machine = self.route.capabilities.this_machine
         self._digested: tuple[Sequence[Example], str] | None = None
@@ -122,6 +126,7 @@ class Tuner:
             date=date_of(self.model, None, self._date)
             if self.route.capabilities.local_weights
             else None,
+            form=self._form,
         )
 
     def _digest(self, rows: Sequence[Example]) -> str:

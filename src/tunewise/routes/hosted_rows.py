@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunewise.data.chat import Example, Message
+from tunewise.data.chat import Example, Message, text_of
 from tunewise.data.findings import Finding, FindingBook
 from tunewise.data.tokens import CountTokens, default_epochs, estimate_tokens, row_tokens
+from tunewise.models.raw_form import raw_text
 from tunewise.training.encode import with_prompt
 from tunewise.training.job import TrainingJob
 
@@ -62,6 +63,8 @@ def training_row(example: Example, job: TrainingJob) -> dict[str, Any]:
         if example.target is not None:
             fields.setdefault("answer", example.answer)
         return {"messages": [_message(m) for m in question], **tools, **fields}
+    if job.form == "raw" and method == "sft":
+        return {"prompt": raw_text(messages[:-1]), "completion": text_of(messages[-1])}
     shown = [_message(m) for m in messages]
     if job.fine_tune.trained_rows == "answers":
         # The services learn all that the assistant says; the study asks for the last answer.

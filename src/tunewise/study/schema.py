@@ -74,6 +74,12 @@ class Data(Strict):
     dev: str | None = Field(None, description="rows to choose on; cut from train if absent")
     test: str | None = Field(None, description="rows for the one final test")
     documents: str | None = Field(None, description="folder or file that retrieval searches")
+    form: Literal["chat", "raw"] | None = Field(
+        None,
+        description="`raw`: prompts and answers as bare text, without a chat template, as "
+        "`/v1/completions` is asked; by default for `prompt`/`completion` rows where the model is "
+        "one of completions or has no chat template",
+    )
     columns: Columns = Field(default_factory=Columns, description="column names that differ")
     encoding: str | None = Field(None, description="of the text files, if not UTF-8")
     max_rows: PositiveInt | None = Field(

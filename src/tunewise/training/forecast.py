@@ -58,7 +58,7 @@ def audit_job(job: TrainingJob) -> tuple[EncodedRows, list[Finding]]:
     from tunewise.training.methods import make_method
     from tunewise.training.ready import encoder_of
 
-    loaded = load_local(parse_model(job.model))
+    loaded = load_local(parse_model(job.model), form=job.form)
     limit = min(job.fine_tune.max_length or loaded.context_length, loaded.context_length)
     method = make_method(job.fine_tune)
     items, findings = method.encode(encoder_of(job, loaded), job.examples, limit)

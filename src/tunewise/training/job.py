@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.errors import DataError, ModelError, TrainingError
 from tunewise.models.names import ModelRef, parse_model
+from tunewise.models.raw_form import Form
 from tunewise.models.template_date import model_asks_for_date, today
 from tunewise.study.schema import FineTune
 from tunewise.training.methods import METHODS
@@ -66,6 +67,8 @@ class TrainingJob:
         date: ISO 8601, what a chat template that asks for today's date is given; part of the key
             only where the model's does. The tuned model is asked with the same one. None is of a
             job of earlier releases: whatever day it is.
+        form: ``raw`` trains on bare text instead of the chat template's (``models/raw_form.py``);
+            the tuned model is asked in the same form.
 
     Raises:
         TrainingError: an unknown method, a number that is not above 0, or a method that cannot
@@ -91,6 +94,7 @@ class TrainingJob:
     eval_rows: int = 1
     dev_before: bool = False
     date: str | None = field(default_factory=today)
+    form: Form = "chat"
 
     def __post_init__(self) -> None:
         if self.fine_tune.method not in METHODS:
@@ -147,6 +151,7 @@ class TrainingJob:
                 # Only where it is not the default, so that older runs keep their keys.
                 **({} if self.keep == "best" else {"keep": self.keep}),
                 **({} if self.start is None else {"start": adapter_revision(self.start)}),
+                **({} if self.form == "chat" else {"form": self.form}),
                 **({"date": self.date} if self.date is not None and self._asks_for_date else {}),
             }
         )
@@ -155,7 +160,7 @@ class TrainingJob:
     def _asks_for_date(self) -> bool:
         from tunewise.models.weights import locate
 
-        return model_asks_for_date(locate(local_model(self.model)))
+        return self.form == "chat" and model_asks_for_date(locate(local_model(self.model)))
 
 
 def date_of(model: str, start: Path | None, otherwise: str) -> str:

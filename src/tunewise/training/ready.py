@@ -53,9 +53,11 @@ class Ready:
             before: of an earlier run; what it took from the machine is taken again.
         """
         fine_tune = self.job.fine_tune
-        loaded, precision = load_base(self.job.model, fine_tune)
+        loaded, precision = load_base(self.job.model, fine_tune, self.job.form)
         self.method = make_method(fine_tune)
         encoder = encoder_of(self.job, loaded)
+        if self.job.form == "raw":
+            self.tell({"event": "form", "form": self.job.form})
         if loaded.asks_for_date and self.job.date is not None:
             self.tell({"event": "date", "date": self.job.date})
         limit = min(fine_tune.max_length or loaded.context_length, loaded.context_length)

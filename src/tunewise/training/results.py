@@ -106,12 +106,18 @@ def _save(run: Run, place: Path) -> None:
             setup.causal.set_attn_implementation(setup.stock_attention)
             setup.causal.save_pretrained(place)
             setup.causal.set_attn_implementation(attention)
-            setup.loaded.tokenizer.save_pretrained(place)
+            tokenizer = setup.loaded.tokenizer
+            asked_by = tokenizer.chat_template
+            if run.job.form == "raw":  # what it came with is still how it is asked in a chat
+                tokenizer.chat_template = setup.loaded.brought
+            tokenizer.save_pretrained(place)
+            tokenizer.chat_template = asked_by
         else:
             config = setup.outer.peft_config["default"]
             config.base_model_name_or_path = run.job.model
             setup.outer.save_pretrained(place, save_embedding_layers=False)
-    TrainedAs(run.job.date if setup.loaded.asks_for_date else None).write(place)
+    date = run.job.date if setup.loaded.asks_for_date else None
+    TrainedAs(date, run.job.form).write(place)
 
 
 def _config(run: Run) -> dict[str, Any]:
@@ -122,6 +128,7 @@ def _config(run: Run) -> dict[str, Any]:
         "model_revision": run.setup.loaded.revision,
         "prompt": job.prompt,
         "date": job.date,
+        "form": job.form,
         "learning_rate": job.learning_rate,
         "epochs": job.epochs,
         "seed": job.seed,

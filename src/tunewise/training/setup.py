@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tunewise.models.loading import LoadedModel
+    from tunewise.models.raw_form import Form
 
 
 @dataclass
@@ -179,7 +180,7 @@ def final_softcap(causal: Any) -> float | None:
     return getattr(config, "final_logit_softcapping", None)
 
 
-def load_base(spec: str, fine_tune: FineTune) -> tuple[LoadedModel, str]:
+def load_base(spec: str, fine_tune: FineTune, form: Form = "chat") -> tuple[LoadedModel, str]:
     """The base model, and the numeric type that it is in.
 
     Raises:
@@ -194,7 +195,8 @@ def load_base(spec: str, fine_tune: FineTune) -> tuple[LoadedModel, str]:
         low = torch.cuda.is_available() or processor_has_bfloat16()
         precision = "bfloat16" if low else "float32"
     four_bits = _four_bits(precision) if fine_tune.adapter == "qlora" else None
-    return load_local(parse_model(spec), dtype=precision, quantization=four_bits), precision
+    ref = parse_model(spec)
+    return load_local(ref, dtype=precision, quantization=four_bits, form=form), precision
 
 
 def _four_bits(precision: str) -> Any:

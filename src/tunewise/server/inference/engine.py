@@ -133,7 +133,7 @@ class Engine:
 
     def _generate(self, request: Generate) -> None:
         def work(held: Held) -> Callable[[], None]:
-            state = prepare(request, held.serving, held.number, held.date)
+            state = prepare(request, held.serving, held.number, held.trained)
             return lambda: self._start(state, held)
 
         self._get_ready(request, work)

@@ -51,10 +51,11 @@ class Held:
         return self.adapter.number if self.adapter is not None else 0
 
     @property
-    def date(self) -> str | None:
-        """What the chat template is given as today's: the day of training; None is today."""
-        own = self.adapter.date if self.adapter is not None else None
-        return own or self.serving.loaded.date
+    def trained(self) -> TrainedAs:
+        """How the weights want to be asked; a date of None is today's."""
+        loaded = self.serving.loaded
+        own = self.adapter.trained if self.adapter is not None else TrainedAs()
+        return TrainedAs(own.date or loaded.date, own.form or loaded.form)
 
 
 @dataclass(slots=True, eq=False)
@@ -227,9 +228,7 @@ class Models:
         number = next(self._numbers)
         serving.table.add(number, updates)
         size = sum(t.numel() * 4 for u in updates.values() for t in (u.a, u.b))
-        serving.adapters[folder] = Adapter(
-            number, folder, files, size, trained.date, next(self._clock)
-        )
+        serving.adapters[folder] = Adapter(number, folder, files, size, trained, next(self._clock))
 
     def _make_place(self, size: int) -> bool:
         """Let idle models go until one more fits; False when those in use take too much."""

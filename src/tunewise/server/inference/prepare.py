@@ -10,12 +10,15 @@ from tunewise.errors import ModelError
 from tunewise.models.chat_format import render_prompt
 from tunewise.models.constraint import SchemaError
 from tunewise.models.embedding import require_embedded
+from tunewise.models.raw_form import RAW_STOP
+from tunewise.models.trained_as import TrainedAs
 from tunewise.server.inference.protocol import Failed, Generate
 from tunewise.server.inference.sequence import RequestState, Sampling, Sequence, random_of
 from tunewise.server.inference.serving import Serving
 from tunewise.server.inference.text import TextStream
 
 _MOST_CHOICES = 128
+_ANYHOW = TrainedAs()
 
 
 class RefusedError(Exception):
@@ -27,20 +30,20 @@ class RefusedError(Exception):
 
 
 def prepare(
-    request: Generate, serving: Serving, adapter: int, date: str | None = None
+    request: Generate, serving: Serving, adapter: int, trained: TrainedAs = _ANYHOW
 ) -> RequestState:
     """Read a request; the model is in memory and stays there.
 
     Args:
         adapter: its number, 0 for none.
-        date: what a chat template that asks for today's date is given; None is today's.
+        trained: how the weights want to be asked.
 
     Raises:
         RefusedError: it is too long, malformed, or asks for what cannot be held to.
     """
     if not 1 <= request.n <= _MOST_CHOICES:
         raise RefusedError(f"n must be between 1 and {_MOST_CHOICES}", "invalid_request")
-    prompt, stop = _prompt(request, serving, date)
+    prompt, stop = _prompt(request, serving, trained)
     budget = _budget(request, len(prompt), serving.loaded.context_length)
     _check_bias(request, serving)
     sampling = Sampling(
@@ -140,24 +143,26 @@ def _check_size(text: str, what: str, serving: Serving) -> None:
 
 
 def _prompt(
-    request: Generate, serving: Serving, date: str | None
+    request: Generate, serving: Serving, trained: TrainedAs
 ) -> tuple[list[int], tuple[str, ...]]:
     stop = tuple(s for s in request.stop if s)
     if request.messages is None:
         if request.prompt is None:
             raise RefusedError("neither messages nor a prompt was given", "invalid_request")
         return prompt_ids(request.prompt, serving), stop
-    tokenizer = serving.loaded.tokenizer
+    tokenizer, stops = serving.loaded.tokenizer, serving.loaded.stop
+    if trained.form == "raw" != serving.loaded.form:
+        tokenizer, stops = serving.raw_tokenizer, RAW_STOP
     tools = request.tools if request.tool_choice != "none" else ()
     try:
-        text = render_prompt(tokenizer, request.messages, tools, date=date)
+        text = render_prompt(tokenizer, request.messages, tools, date=trained.date)
     except ModelError as error:
         raise RefusedError(str(error), "invalid_request") from error
     _check_size(text, "messages", serving)
     ids = _embedded(list(tokenizer(text, add_special_tokens=False)["input_ids"]), serving)
     if not ids:
         raise RefusedError("the conversation is empty", "invalid_request")
-    return ids, (*stop, *serving.loaded.stop)
+    return ids, (*stop, *stops)
 
 
 def _budget(request: Generate, length: int, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tunewise.errors import ModelError
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.names import parse_model
 from tunewise.models.output_head import sharpen
+from tunewise.models.raw_form import raw_template
 from tunewise.models.trained_as import TRAINED_AS, TrainedAs, trained_as
 from tunewise.server.inference.adapters import FILES, open_layers, read_adapter
 from tunewise.server.inference.backend import Backend, Part
@@ -39,14 +41,14 @@ class Adapter:
     """An adapter in memory; its number is never used again, so kept prompts cannot mix it up.
 
     Attributes:
-        date: what its chat template is given as today's; None where nobody said.
+        trained: how it wants to be asked.
     """
 
     number: int
     folder: str
     fingerprint: Fingerprint
     bytes: int
-    date: str | None = None
+    trained: TrainedAs = field(default_factory=TrainedAs)
     used: int = 0
     users: int = 0
 
@@ -76,9 +78,20 @@ class Serving:
     users: int = 0
     used: int = 0
 
+    _raw: Any = None
+
     @property
     def end_ids(self) -> frozenset[int]:
         return frozenset(self.loaded.end_ids)
+
+    @property
+    def raw_tokenizer(self) -> Any:
+        """The tokenizer with the template of bare text, for adapters that were trained so."""
+        if self._raw is None:
+            made = copy.deepcopy(self.loaded.tokenizer)
+            made.chat_template = raw_template(made)
+            self._raw = made
+        return self._raw
 
 
 def load_serving(base: str, budget: Budget) -> Serving:

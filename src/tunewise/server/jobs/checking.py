@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from tunewise.data.findings import Finding
 from tunewise.server.database import writing
-from tunewise.server.jobs.hyperparameters import remarks, resolved
+from tunewise.server.jobs.form import NO_COMPLETIONS, TOLD, form_of
+from tunewise.server.jobs.hyperparameters import AUTO, remarks, resolved
 from tunewise.server.jobs.integrations import notices
 from tunewise.server.jobs.story import end, tell
 from tunewise.server.jobs.tables import Job
@@ -27,6 +28,7 @@ def check(state: ServerState, job: Job, training: Path | None, validation: Path 
     """
     warnings: list[tuple[str, Finding]] = []
     counts = [0, 0]
+    completions = False
     error: TrainingFileError | None = None
     try:
         for index, (path, param) in enumerate(
@@ -37,6 +39,7 @@ def check(state: ServerState, job: Job, training: Path | None, validation: Path 
             minimum = {"minimum": 1} if param == "validation_file" else {}
             found = check_for_method(path, job.method["type"], param=param, **minimum)
             counts[index] = found.rows
+            completions |= index == 0 and found.format == "completion"
             warnings += [(param, finding) for finding in found.warnings]
     except TrainingFileError as refusal:
         error = refusal
@@ -62,7 +65,14 @@ def check(state: ServerState, job: Job, training: Path | None, validation: Path 
         for name, text in remarks(fresh.requested, counts[1]):
             tell(session, fresh, f"hyperparameter {name}", text, level="warn")
         fresh.rows = counts
-        fresh.resolved = resolved(fresh.requested, *counts)
+        values = resolved(fresh.requested, *counts)
+        if completions:
+            form = values["form"] = form_of(session, state.settings.home, fresh)
+            tell(session, fresh, "form", TOLD[form])
+        elif fresh.requested.get("form", AUTO) != AUTO:
+            values["form"] = "chat"
+            tell(session, fresh, "form", NO_COMPLETIONS, level="warn")
+        fresh.resolved = values
         fresh.status = "queued"
         tell(session, fresh, "queued", "Files validated, moving job to queued state")
     return True

@@ -28,6 +28,8 @@ MOST_EVAL_SAMPLES = 100
 """Of the validation file, for a look between two epochs where the request leaves it open."""
 
 AUTO = "auto"
+FORMS = ("chat", "raw")
+"""Of rows of a prompt and its completion: through the chat template, or as they stand."""
 EFFORTS = ("default", "low", "medium", "high")
 
 
@@ -110,6 +112,11 @@ def requested(method: Method, given: Mapping[str, Any] | None) -> dict[str, Any]
                 raise HyperparameterError(name, f"must be one of {', '.join(EFFORTS)}")
             values[name] = value or "default"
             continue
+        if name == "form" and method == "supervised":
+            if value not in (None, AUTO, *FORMS):
+                raise HyperparameterError(name, f"must be 'auto' or one of {', '.join(FORMS)}")
+            values[name] = value or AUTO
+            continue
         if name in ranges:
             values[name] = _checked(name, value, ranges[name])
     return values
@@ -121,7 +128,8 @@ def unknown(method: Method, given: Mapping[str, Any]) -> Iterator[tuple[str, str
     Args:
         given: as for :func:`requested`.
     """
-    known = [*RANGES[method], *(["reasoning_effort"] if method == "reinforcement" else [])]
+    words = {"reinforcement": ["reasoning_effort"], "supervised": ["form"], "dpo": []}
+    known = [*RANGES[method], *words[method]]
     for name in given:
         if name in known or name in _IGNORED:
             continue
@@ -157,6 +165,7 @@ def resolved(values: Mapping[str, Any], rows: int, validation_rows: int = 0) -> 
         "batch_size": default_batch_size(rows),
         "learning_rate_multiplier": 1.0,
         "beta": DEFAULT_BETA,
+        "form": "chat",
         "compute_multiplier": 1.0,
         "eval_interval": EVAL_INTERVAL,
         "eval_samples": max(1, min(validation_rows, MOST_EVAL_SAMPLES)),

@@ -244,6 +244,7 @@ class JobQueue:
             trackers=trackers(job.integrations),
             threads=self._state.settings.worker_threads,
             start=self._start_folder(session, job),
+            form=job.resolved.get("form", "chat"),
         )
         place.parent.mkdir(mode=0o700, exist_ok=True)
         write_json_atomic(place, asdict(value))

@@ -30,6 +30,7 @@ from tunewise.errors import DataError, ModelError, TunewiseError, WorkspaceError
 from tunewise.workspace import write_json_atomic
 
 if TYPE_CHECKING:
+    from tunewise.models.raw_form import Form
     from tunewise.server.jobs.training_files import Method
     from tunewise.study.schema import FineTune
     from tunewise.training.job import OnEvent, TrainingJob
@@ -67,6 +68,7 @@ class Assignment:
         grader: of a reinforcement job.
         trackers: that are told each step, with environment variables that say where.
         threads: for torch; None takes what the machine has.
+        form: of the text that is trained on.
     """
 
     method: Method
@@ -81,6 +83,7 @@ class Assignment:
     trackers: dict[str, dict[str, str]]
     threads: int | None
     start: str | None = None
+    form: Form = "chat"
 
 
 def main(folder: Path) -> int:
@@ -182,6 +185,7 @@ def _training_job(folder: Path) -> TrainingJob:
             eval_every=values.get("eval_interval"),
             eval_rows=values.get("eval_samples", 1),
             date=date_of(wanted.model, start, today()),
+            form=wanted.form,
         )
         write_job(job, rows)
     return read_job(rows)
