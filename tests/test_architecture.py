@@ -7,9 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tunewise.models.services import SERVICES
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -88,3 +92,45 @@ def test_what_may_never_happen(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             may = {"exec"} if path == SANDBOXED else set()
             assert node.func.id not in {"eval", "exec"} - may, f"{path}:{node.lineno}"
+
+
+def _compared(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Text that something is compared with, and its line."""
+    for node in ast.walk(tree):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            for side in (node.left, *node.comparators):
+                parts += getattr(side, "elts", [side])
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "startswith":
+            parts = node.args
+        for part in parts:
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.lineno, part.value
+
+
+WORDS_OF_OTHERS = {
+    ("data/propose.py", "json_fields"): "what this very file has proposed",
+    ("scoring/graders/similarity.py", "rouge_l"): "a measure of OpenAI's graders",
+}
+"""Names of ours that mean something else where they are compared with."""
+
+
+def test_nothing_goes_by_the_name_of_a_part() -> None:
+    """Routes, kinds of candidates, metrics, trackers and services declare what they are."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
+    homes: dict[str, set[str]] = {name: {"models/services.py"} for name in SERVICES}
+    for name, target in (item for named in groups.values() for item in named.items()):
+        module = target.partition(":")[0].removeprefix("tunewise.")
+        homes.setdefault(name, set()).add(f"{module.replace('.', '/')}.py")
+    del homes["tool_calls"]  # also a key of messages
+    found = []
+    for path in SOURCES:
+        place = str(path.relative_to(ROOT / "src" / "tunewise"))
+        for line, text in _compared(ast.parse(path.read_text("utf-8"))):
+            if text in homes and place not in homes[text] and (place, text) not in WORDS_OF_OTHERS:
+                found.append(f"{place}:{line}: {text!r}")
+    assert not found
+    compared = [text for _, text in _compared(ast.parse("if k in ('rag', x) or k == 'local': 0"))]
+    assert compared == ["rag", "local"]

@@ -88,6 +88,12 @@ class Wandb:
 
     needs = ("wandb", "wandb")
 
+    @staticmethod
+    def unattended_without() -> str | None:
+        """The variable that it needs where nobody can log in, if that is not set."""
+        offline = os.environ.get("WANDB_MODE", "online") != "online"
+        return None if offline or os.environ.get("WANDB_API_KEY") else "WANDB_API_KEY"
+
     def __init__(self, run: TrackedRun) -> None:
         wandb = _module("wandb")
         self._run = wandb.init(

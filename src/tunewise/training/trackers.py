@@ -59,7 +59,8 @@ TRACKERS = Group(
     needs=("log", "finish"),
 )
 """Entry points that name what is called with a ``TrackedRun`` and gives a ``Tracker``. It may
-declare ``needs``: a module that it imports when it opens, and the package to install for it."""
+declare ``needs``: a module that it imports when it opens, and the package to install for it; and
+``unattended_without()``: the environment variable that a server lacks to open it, or None."""
 
 
 def check_trackers(names: Sequence[str]) -> None:

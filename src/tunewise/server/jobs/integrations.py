@@ -6,7 +6,6 @@ the server alone, so that nobody can have figures sent to a place of their own c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,16 +22,14 @@ _VARIABLES: Mapping[Tracking, Mapping[str, str]] = {
 
 def unavailable(kind: Tracking) -> str | None:
     """Why this server cannot report to a tracker, in a sentence; None where it can."""
-    from tunewise.training.trackers import check_trackers
+    from tunewise.training.trackers import TRACKERS, check_trackers
 
     try:
         check_trackers([kind])
     except TrainingError as error:
         return f"{error.message}. {error.hint}" if error.hint else f"{error.message}."
-    offline = os.environ.get("WANDB_MODE", "online") != "online"
-    if kind == "wandb" and not offline and not os.environ.get("WANDB_API_KEY"):
-        return "the environment of this server holds no WANDB_API_KEY."
-    return None
+    lacking = getattr(TRACKERS.load(kind), "unattended_without", lambda: None)()
+    return f"the environment of this server holds no {lacking}." if lacking else None
 
 
 def notices(integrations: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
