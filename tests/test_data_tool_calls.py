@@ -16,6 +16,7 @@ from tunewise.models.tool_calls import decode_calls
 from tunewise.scoring.calls import calls_in
 from tunewise.server.inference.text import TextStream
 
+QUOTE = '<|"|>'
 Calls = list[tuple[str, dict[str, Any]]]
 
 
@@ -34,6 +35,16 @@ def _coder(calls: Calls) -> str:
         + "</function>\n</tool_call>"
         for n, a in calls
     )
+
+
+def _gemma(value: Any, quote: str) -> str:
+    if isinstance(value, str):
+        return f"{quote}{value}{quote}"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_gemma(v, quote)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_gemma(v, quote) for v in value) + "]"
+    return json.dumps(value)
 
 
 FORMS: dict[str, Callable[[Calls], str]] = {
@@ -59,6 +70,30 @@ FORMS: dict[str, Callable[[Calls], str]] = {
             for n, a in c
         )
         + "<｜tool▁calls▁end｜>"
+    ),
+    "kimi": lambda c: (
+        "<|tool_calls_section_begin|>"
+        + "".join(
+            f"<|tool_call_begin|>functions.{n}:{i}<|tool_call_argument_begin|>{json.dumps(a)}"
+            "<|tool_call_end|>"
+            for i, (n, a) in enumerate(c)
+        )
+        + "<|tool_calls_section_end|>"
+    ),
+    "harmony": lambda c: "<|start|>assistant".join(
+        f"<|channel|>commentary to=functions.{n} <|constrain|>json<|message|>"
+        f"{json.dumps(a)}<|call|>"
+        for n, a in c
+    ),
+    "harmony-head": lambda c: "<|start|>assistant".join(
+        f" to=functions.{n}<|channel|>commentary json<|message|>{json.dumps(a)}<|call|>"
+        for n, a in c
+    ),
+    "functiongemma": lambda c: "".join(
+        f"<start_function_call>call:{n}{_gemma(a, '<escape>')}<end_function_call>" for n, a in c
+    ),
+    "gemma4": lambda c: "".join(
+        f"<|tool_call>call:{n}{_gemma(a, QUOTE)}<tool_call|>" for n, a in c
     ),
 }
 TOOLS = [
@@ -105,6 +140,27 @@ def test_a_cut_call_stays_text(form: str) -> None:
     text = FORMS[form]([("find", {"text": "x"})])
     cut = text[: text.rindex("x") + 1]
     assert _read(cut) == (cut, [])
+
+
+def test_gemma_s_values_are_read_at_any_depth() -> None:
+    nested = {"at": {"hours": [7, 8.5], "exact": True, "zone": None}, "rows": [], "tags": [["a"]]}
+    text = f"<start_function_call>call:plan{_gemma(nested, '<escape>')}<end_function_call>"
+    assert _read(text) == ("", [("plan", nested)])
+    quoted = "<start_function_call>call:f{a:{<escape>k<escape>:1}}<end_function_call>"
+    assert _read(quoted) == ("", [("f", {"a": {"k": 1}})])
+    bare = "<start_function_call>call:f{city:Rome, days: 3}<end_function_call>"
+    assert _read(bare) == ("", [("f", {"city": "Rome", "days": 3})])
+    for broken in ("{a:", "{a}", "{" * 500, "{a:[1,]}", "{:1}"):
+        text = f"<start_function_call>call:f{broken}<end_function_call>"
+        assert _read(text) == (text, [])
+
+
+def test_channels_that_are_no_calls_give_their_text() -> None:
+    thought = "<|channel|>analysis<|message|>to=functions.find would do<|end|><|start|>assistant"
+    said = "<|channel|>final<|message|>It rains.<|return|>"
+    assert _read(thought + said) == ("It rains.", [])
+    call = FORMS["harmony"]([("find", {"text": "x"})])
+    assert _read(thought + call) == ("", [("find", {"text": "x"})])
 
 
 def test_schemas_give_the_types_of_xml_parameters() -> None:

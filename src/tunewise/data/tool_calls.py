@@ -7,6 +7,9 @@ Mistral                       ``[TOOL_CALLS] [{…}, …]``, later ``[TOOL_CALLS
 Llama 3.1                     ``<|python_tag|>{"name": …, "parameters": {…}}``, also without the tag
 Phi-4-mini                    ``<|tool_call|>[{…}, …]<|/tool_call|>``
 DeepSeek                      ``<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{…}<｜tool▁call▁end｜>``
+Kimi K2                       ``<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}``
+gpt-oss (harmony)             ``<|channel|>commentary to=functions.NAME json<|message|>{…}<|call|>``
+FunctionGemma, Gemma 4        ``call:NAME{KEY:<escape>TEXT<escape>,KEY:7}`` (``gemma_calls.py``)
 ============================  ====================================================================
 """
 
@@ -17,6 +20,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tunewise.data.gemma_calls import read_call
+
 Tools = Sequence[Mapping[str, Any]]
 Found = tuple[list[dict[str, Any]], int]
 
@@ -26,6 +31,17 @@ _FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^<>\s]+)>(.*?)</parameter>", re.DOTALL)
 _NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]\s*")
 _DEEPSEEK = re.compile(r"(?:function<｜tool▁sep｜>([\w.-]+)\s*```json|([\w.-]+)<｜tool▁sep｜>)\s*")
+_KIMI = re.compile(r"\s*(?:functions\.)?([\w.-]+?)(?::\d+)?\s*<\|tool_call_argument_begin\|>\s*")
+_KIMI_SECTIONS = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>")
+_HARMONY = re.compile(
+    r"([\w.-]+)\s*(?:<\|channel\|>\s*(?:commentary|analysis)\s*)?(?:<\|constrain\|>)?\s*(?:json)?"
+    r"\s*<\|message\|>"
+)
+# Of harmony's messages that are no calls: thoughts go, of the others the text stays.
+_THOUGHTS = re.compile(r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|$)", re.DOTALL)
+_HEADERS = re.compile(
+    r"<\|channel\|>(?:final|commentary)\s*<\|message\|>|<\|start\|>assistant|<\|(?:end|return)\|>"
+)
 _DEEPSEEK_ENDS = re.compile(r"\s*(?:```)?\s*<｜tool▁call▁end｜>(?:\s*<｜tool▁calls▁end｜>)?")
 
 
@@ -55,10 +71,10 @@ def parse_tool_calls(text: str, tools: Tools = ()) -> tuple[str, tuple[dict[str,
         at = start = found[1]
     if calls:
         rest = "".join([*around, text[start:]]).replace("<｜tool▁calls▁begin｜>", "")
-        return rest.strip(), _numbered(calls)
+        return _without_channels(_KIMI_SECTIONS.sub("", rest)).strip(), _numbered(calls)
     bare = _objects(text, 0)
     if bare is None or text[bare[1] :].strip() or not text.lstrip().startswith("{"):
-        return text, ()
+        return _without_channels(text), ()
     return "", _numbered(bare[0])
 
 
@@ -177,6 +193,39 @@ def _deepseek(text: str, at: int, tools: Tools) -> Found | None:
     return (found[0], end.end()) if found and end else None
 
 
+def _gemma(text: str, at: int, tools: Tools) -> Found | None:
+    return _closed(_gemma_call(text, at, "<escape>"), text, "<end_function_call>")
+
+
+def _gemma4(text: str, at: int, tools: Tools) -> Found | None:
+    return _closed(_gemma_call(text, at, '<|"|>'), text, "<tool_call|>")
+
+
+def _gemma_call(text: str, at: int, quote: str) -> Found | None:
+    read = read_call(text, _skip(text, at), quote)
+    if read is None:
+        return None
+    name, arguments, end = read
+    return [{"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}], end
+
+
+def _kimi(text: str, at: int, tools: Tools) -> Found | None:
+    match = _KIMI.match(text, at)
+    found = _with_name(match.group(1), text, match.end()) if match else None
+    return _closed(found, text, "<|tool_call_end|>")
+
+
+def _harmony(text: str, at: int, tools: Tools) -> Found | None:
+    match = _HARMONY.match(text, at)
+    found = _with_name(match.group(1), text, match.end()) if match else None
+    return _closed(found, text, "<|call|>", optional=True)  # the token that ends such an answer
+
+
+def _without_channels(text: str) -> str:
+    channels = "<|message|>" in text or "<|start|>assistant" in text
+    return _HEADERS.sub("", _THOUGHTS.sub("", text)) if channels else text
+
+
 _READERS: dict[str, Callable[[str, int, Tools], Found | None]] = {
     "<tool_call>": _hermes,
     "<function=": _coder,
@@ -184,8 +233,13 @@ _READERS: dict[str, Callable[[str, int, Tools], Found | None]] = {
     "<|python_tag|>": _llama,
     "<|tool_call|>": _phi,
     "<｜tool▁call▁begin｜>": _deepseek,
+    "<|tool_call_begin|>": _kimi,
+    "<|channel|>commentary to=functions.": _harmony,
+    "to=functions.": _harmony,
+    "<start_function_call>": _gemma,
+    "<|tool_call>": _gemma4,
 }
-MARKS = (*_READERS, "<｜tool▁calls▁begin｜>")
+MARKS = (*_READERS, "<｜tool▁calls▁begin｜>", "<|tool_calls_section_begin|>")
 """How calls begin: text from there on is held back while an answer is streamed."""
 _OPENING = re.compile("|".join(map(re.escape, _READERS)))
 

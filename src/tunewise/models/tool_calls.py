@@ -21,6 +21,20 @@ _AROUND = (
     "<｜tool▁sep｜>",
     "<｜tool▁call▁end｜>",
     "<｜tool▁calls▁end｜>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+    "<|tool_calls_section_end|>",
+    "<|start|>",
+    "<|channel|>",
+    "<|constrain|>",
+    "<|message|>",
+    "<|call|>",
+    "<|end|>",
+    "<|return|>",
+    "<escape>",
+    "<end_function_call>",
+    '<|"|>',
+    "<tool_call|>",
 )
 
 
