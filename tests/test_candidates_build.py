@@ -160,8 +160,16 @@ def test_a_study_s_words_for_a_kind_of_another_package(
 def test_what_the_kinds_declare_holds_together() -> None:
     kinds = {name: traits_of(name) for name in KINDS.names()}
     assert {k for k, t in kinds.items() if t.trained} == {"fine_tuned", "fine_tuned+rag"}
-    assert {k for k, t in kinds.items() if not t.needs_model} == {"classifier", "recorded"}
-    assert {k for k, t in kinds.items() if not t.asks} == {"classifier", "recorded"}
+    assert {k for k, t in kinds.items() if not t.needs_model} == {
+        "constant",
+        "classifier",
+        "recorded",
+    }
+    assert {k for k, t in kinds.items() if not t.asks} == {
+        "constant",
+        "classifier",
+        "recorded",
+    }
     by_complexity = sorted(kinds, key=lambda kind: kinds[kind].complexity)
     assert by_complexity.index("classifier") < by_complexity.index("zero_shot")
     assert by_complexity.index("few_shot") < by_complexity.index("fine_tuned")

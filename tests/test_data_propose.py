@@ -11,7 +11,9 @@ import pytest
 from tunewise.data.documents import read_documents
 from tunewise.data.propose import Proposal, propose
 from tunewise.errors import DataError
-from tunewise.study.schema import Columns, Study
+from tunewise.pipeline.propose import write_study
+from tunewise.study.loading import load_study
+from tunewise.study.schema import Columns, Forgetting, Study
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 KINDS: list[tuple[str, list[Any]]] = [
@@ -44,7 +46,7 @@ def test_the_metric_fits_the_answers(tmp_path: Path, metric: str, answers: list[
     assert study.metric.name == metric and study.name == "my-data"
     assert any(f"metric {metric}" in reason for reason in proposal.reasons)
     kinds = [c.kind for c in study.candidates or []]
-    assert ("classifier" in kinds) == (metric == "accuracy")
+    assert ("classifier" in kinds) == (metric in ("accuracy", "list_f1"))
     assert any("40 rows leave 20 to test on" in warning for warning in proposal.warnings)
 
 
@@ -140,3 +142,32 @@ def _empty(tmp_path: Path) -> Path:
     folder = tmp_path / "empty"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def test_lists_of_labels_are_named_in_the_prompt_and_get_a_classifier(tmp_path: Path) -> None:
+    labels = ["anger", "joy", "neutral"]
+    rows = [
+        {"input": f"text {i}", "output": json.dumps(labels[: i % 3 + 1] if i % 2 else labels[1:])}
+        for i in range(60)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = propose(path).study
+    assert study["metric"] == "list_f1"
+    assert "classifier" in study["candidates"]
+    assert all(label in study["prompt"] for label in labels)
+
+
+def test_the_study_says_what_forgetting_does(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"input": f"text {i}", "output": "ab"[i % 2]} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written = write_study(str(path), tmp_path / "study.yaml")
+    text = written.path.read_text()
+    above, _, block = text.partition("\nforgetting:\n")
+    assert "suite: general" in block and "veto: false" in block
+    comment = above.splitlines()[-3:]
+    assert all(line.startswith("# ") for line in comment)
+    told = " ".join(comment)
+    assert "veto" in told and "must_pass" in told
+    assert load_study(written.path).study.forgetting == Forgetting()

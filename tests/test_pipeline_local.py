@@ -80,6 +80,7 @@ def test_every_candidate_is_tested_on_the_same_rows(done: tuple[Workspace, Outco
         "few_shot",
         "classifier",
         "fine_tuned",
+        "constant",
     ]
     assert {(c.measured_on, c.n, c.failures) for c in verdict.candidates} == {("test", 30, 0)}
     classifier = verdict.candidates[2]

@@ -190,7 +190,12 @@ def test_a_study_on_somebody_else_s_route(installed: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     verdict = json.loads(done.stdout)
     assert verdict["metric"] == "same_length" and verdict["ended_at"] == "G5"
-    assert {c["name"] for c in verdict["candidates"]} == {"nth_word", "zero_shot", "fine_tuned"}
+    assert {c["name"] for c in verdict["candidates"]} == {
+        "nth_word",
+        "zero_shot",
+        "fine_tuned",
+        "constant",
+    }
     # Once, with one learning rate: nothing was swept on this machine, and it got what it takes.
     (told,) = map(json.loads, (tmp_path / "notes.jsonl").read_text().splitlines())
     assert told["servers"] == ["mine"] and told["prices"] == "2026-11-01"

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from tunewise.errors import DataError
 from tunewise.verdict.compare import compare
 from tunewise.verdict.cost import NetBenefit
-from tunewise.verdict.decision import Baseline, Decision, Evidence, decide, meets_target
+from tunewise.verdict.decision import (
+    Baseline,
+    Decision,
+    Evidence,
+    decide,
+    headroom,
+    meets_target,
+)
+from tunewise.verdict.intervals import wilson
 from tunewise.verdict.planning import Remedy
 from tunewise.verdict.result import PairedComparison
 from tunewise.verdict.sentence import headline
@@ -57,6 +65,12 @@ def measured(low: float, high: float, **changes: object) -> PairedComparison:
         SOME,
         **{"low": low, "high": high, "gain": (low + high) / 2, "about": About.RECIPE, **changes},
     )
+
+
+def on_dev(name: str, score: float, rows: int) -> Baseline:
+    """A baseline's score on so many independent rows."""
+    low = 100 * wilson(score / 100, rows).low
+    return Baseline(name=name, score=score, low=low, rows=rows, n=rows)
 
 
 def evidence(comparison: PairedComparison | None = None, **changes: object) -> Evidence:
@@ -142,7 +156,7 @@ def test_a_gain_must_be_worth_what_it_costs(
 def test_a_target_met_by_the_baseline_ends_it_unless_there_is_something_to_save(
     name: str, cost: CostClass
 ) -> None:
-    comparison = measured(*INTERVALS[name], without_low=90.0)
+    comparison = measured(*INTERVALS[name], without_low=90.0, with_score=99.0)
     before = decide(evidence(comparison, cost=cost))
     met = decide(evidence(comparison, cost=cost, target=90.0))
     open_ = before.verdict in (Verdict.FINE_TUNE, Verdict.UNDECIDED)
@@ -238,6 +252,7 @@ def test_row_3_no_baseline() -> None:
     [
         (97.0, 90.0, (Because.TARGET_MET,)),
         (99.0, 99.9, (Because.NO_GAIN,)),
+        (98.5, 99.9, ()),
         (99.0, 90.0, (Because.TARGET_MET, Because.NO_GAIN)),
         (70.0, 90.0, ()),
         (70.0, None, ()),
@@ -246,11 +261,8 @@ def test_row_3_no_baseline() -> None:
 def test_rows_4_and_5_before_anything_is_trained(
     cost: CostClass, score: float, target: float | None, because: tuple[Because, ...]
 ) -> None:
-    decision = decide(
-        evidence(
-            baselines=(Baseline(name="few_shot", score=score, n=300),), target=target, cost=cost
-        )
-    )
+    few_shot = on_dev("few_shot", score, 1000)
+    decision = decide(evidence(baselines=(few_shot,), target=target, cost=cost))
     if because and cost in (CostClass.DEARER, CostClass.UNKNOWN):
         assert (decision.verdict, decision.row) == (Verdict.DO_NOT_FINE_TUNE, 4)
         assert (decision.because, decision.provisional) == (because, False)
@@ -261,9 +273,30 @@ def test_rows_4_and_5_before_anything_is_trained(
 
 
 def test_the_headroom_is_that_of_the_best_baseline_whatever_its_place() -> None:
-    names = (Baseline(name="a", score=99.5, n=50), Baseline(name="b", score=60.0, n=50))
+    names = (on_dev("a", 99.5, 1000), on_dev("b", 60.0, 1000))
     decision = decide(evidence(baselines=names, best_baseline="b"))
     assert decision.because == (Because.NO_GAIN,)
+
+
+@pytest.mark.parametrize("rows", [20, 50, 188, 189, 1000])
+@pytest.mark.parametrize("minimal_gain", [0.0, 1.0, 2.0])
+def test_all_right_on_few_rows_leaves_room_to_gain(rows: int, minimal_gain: float) -> None:
+    """Of 50 rows all right, the true score may be 92.9; a perfect model could gain 7.1 points."""
+    best = on_dev("few_shot", 100.0, rows)
+    situation = evidence(baselines=(best,), minimal_gain=minimal_gain)
+    decision = decide(situation)
+    room = headroom(best)
+    assert room is not None and best.low is not None and room == 100.0 - best.low > 0
+    assert (decision.verdict is Verdict.DO_NOT_FINE_TUNE) == (room < minimal_gain)
+    if decision.verdict is Verdict.DO_NOT_FINE_TUNE:
+        said = headline(decision, situation)
+        assert f"{rows:,} dev rows" in said and f"{best.low:.1f}" in said
+        assert f"{room:.1f}" in said or "just under" in said
+
+
+def test_a_score_without_an_interval_stops_nothing() -> None:
+    unknown = Baseline(name="few_shot", score=100.0, n=1000)
+    assert decide(evidence(baselines=(unknown,))).verdict is Verdict.UNDECIDED
 
 
 def test_more_baselines_must_meet_the_target_by_more() -> None:

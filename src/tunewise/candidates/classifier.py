@@ -1,6 +1,7 @@
 """A plain classifier, without any language model: often the honest winner.
 
 TF-IDF of words and character n-grams, or static sentence embeddings, with logistic regression.
+Where answers are lists of labels, one for each label, and a threshold chosen on dev.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tunewise.candidates.answers import shape_of
 from tunewise.candidates.base import NotOfferedError, Traits
 from tunewise.candidates.context import BuildContext
 from tunewise.candidates.dense import Encoder, load_encoder
 from tunewise.candidates.offers import Given, decide
+from tunewise.candidates.one_vs_rest import THRESHOLDS, OneVsRest, Thresholded
 from tunewise.data.chat import Completion, Example, Progress, Request
+from tunewise.data.label_lists import label_lists
 from tunewise.scoring.base import Scorer
 from tunewise.study.schema import CandidateSpec
 
@@ -33,10 +36,10 @@ _BATCH = 256
 
 
 def offered(train: Sequence[Example]) -> bool | str:
-    """True where the answers are a small set of labels, else the reason why they are not."""
-    shape = shape_of(train)
-    if shape.reason is not None:
-        return shape.reason
+    """True where the answers are labels of a small set, or lists of them; else why they are not."""
+    reason = shape_of(train).reason
+    if reason is not None and label_lists(train) is None:
+        return reason
     if not any(row.user_text.strip() for row in train):
         return "no training row has text to classify"
     return True
@@ -78,6 +81,14 @@ class _TfIdf:
         )
 
 
+class Predictor(Protocol):
+    """A fitted model."""
+
+    def predict(self, matrix: Any) -> Sequence[str]:
+        """The answer to each row of features."""
+        ...
+
+
 class ClassifierFitted:
     """A fitted classifier.
 
@@ -85,7 +96,7 @@ class ClassifierFitted:
         dev_completions: its answers to all dev rows, in order; None where dev was empty.
     """
 
-    def __init__(self, features: Any, model: LogisticRegression) -> None:
+    def __init__(self, features: Any, model: Predictor) -> None:
         self._features = features
         self._model = model
         self._report: Mapping[str, Any] = {}
@@ -154,37 +165,34 @@ class Classifier:
         rows = [row for row in train if row.answer.strip() and row.user_text.strip()]
         counts = Counter(row.answer.strip() for row in rows)
         most_likely = counts.most_common(1)[0]
-        kinds = self._features(rows, len(counts))
-        total = len(kinds) * len(C)
+        lists = label_lists(rows)
+        labels = len(counts) if lists is None else len(lists.labels)
+        kinds = self._features(rows, labels)
+        total = len(kinds) * len(C) * (1 if lists is None else len(THRESHOLDS))
         tried: list[dict[str, Any]] = []
-        leader: tuple[float, ClassifierFitted, float, str] | None = None
+        leader: tuple[float, ClassifierFitted, dict[str, Any]] | None = None
         sample = self._sample(rows)
         for name, features in kinds:
-            matrix = features([row.user_text for row in sample])
-            for c in C:
-                fitted = ClassifierFitted(features, _logistic(c, matrix, sample))
-                completions = fitted.answer(dev)
+            for settings, fitted, completions in _fits(features, sample, dev):
+                settings = {"features": name, **settings}
                 score = self._score(dev, completions)
-                tried.append({"features": name, "c": c, "dev_score": score, "dev_rows": len(dev)})
+                tried.append({**settings, "dev_score": score, "dev_rows": len(dev)})
                 if leader is None or (score or 0.0) > leader[0]:
                     fitted.dev_completions = completions if dev else None
-                    leader = (score or 0.0, fitted, c, name)
+                    leader = (score or 0.0, fitted, settings)
                 if progress is not None:
                     progress(len(tried), total)
         assert leader is not None
-        score, fitted, c, name = leader
+        score, fitted, settings = leader
         if len(sample) < len(rows):
-            features = dict(kinds)[name]
-            fitted = ClassifierFitted(
-                features, _logistic(c, features([row.user_text for row in rows]), rows)
-            )
+            features = dict(kinds)[settings["features"]]
+            fitted = ClassifierFitted(features, _model(features, rows, **settings))
             fitted.dev_completions = fitted.answer(dev) if dev else None
             if fitted.dev_completions is not None:
                 score = self._score(dev, fitted.dev_completions) or 0.0
         fitted._report = {
-            "features": name,
-            "c": c,
-            "labels": len(counts),
+            **settings,
+            "labels": labels,
             "train_rows": len(rows),
             "majority": {"label": most_likely[0], "share": most_likely[1] / len(rows)},
             "dev_score": score if dev else None,
@@ -221,6 +229,42 @@ class Classifier:
             return None
         pairs = zip(dev, completions, strict=True)
         return self.scorer.aggregate([self.scorer.score(e, c) for e, c in pairs])
+
+
+def _fits(
+    features: Any, rows: Sequence[Example], dev: Sequence[Example]
+) -> Iterator[tuple[dict[str, Any], ClassifierFitted, list[Completion]]]:
+    """Each setting, the model with it, and its answers to dev."""
+    matrix = features([row.user_text for row in rows])
+    lists = label_lists(rows)
+    for c in C:
+        if lists is None:
+            fitted = ClassifierFitted(features, _logistic(c, matrix, rows))
+            yield {"c": c}, fitted, fitted.answer(dev)
+            continue
+        model = OneVsRest(matrix, lists, c)
+        begin = time.perf_counter()
+        probable = model.probabilities(features([row.user_text for row in dev])) if dev else None
+        each = (time.perf_counter() - begin) / max(1, len(dev))
+        for threshold in THRESHOLDS:
+            answers = [] if probable is None else model.answers(probable, threshold)
+            yield (
+                {"c": c, "threshold": threshold},
+                ClassifierFitted(features, Thresholded(model, threshold)),
+                [Completion(text=a, latency_s=each, finish_reason="stop") for a in answers],
+            )
+
+
+def _model(
+    features: Any, rows: Sequence[Example], *, c: float, threshold: float | None = None, **_: Any
+) -> Predictor:
+    """The model of one setting, fitted to all rows."""
+    matrix = features([row.user_text for row in rows])
+    lists = label_lists(rows)
+    if lists is None or threshold is None:
+        plain: Predictor = _logistic(c, matrix, rows)
+        return plain
+    return Thresholded(OneVsRest(matrix, lists, c), threshold)
 
 
 def _logistic(c: float, matrix: Any, rows: Sequence[Example]) -> LogisticRegression:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunewise.data.chat import Example, text_of
 from tunewise.data.formats import split_name
+from tunewise.data.label_lists import label_lists
 from tunewise.data.labels import LabelCounts
 from tunewise.data.read import parts_of, read_examples
 from tunewise.data.split import TEST_MOST, TEST_ROWS, TEST_SHARE
@@ -23,6 +24,7 @@ from tunewise.words import plural
 LOOKED_AT = 20_000
 _SHORT, _MEDIUM = 60, 240
 _FEW_TEST_ROWS = 100
+_MOST_NAMED = 100
 _NUMBER = re.compile(r"\s*[$€£]?\s*[-+]?\d[\d,. ]*\s*%?\s*")
 
 
@@ -78,7 +80,8 @@ def propose(
         study["prompt"] = prompt
     study["data"] = _data(path, columns, encoding, documents)
     study["metric"] = metric
-    study["candidates"] = _candidates(rows, labels is not None, documents is not None, reasons)
+    classes = labels is not None or label_lists(rows) is not None
+    study["candidates"] = _candidates(rows, classes, documents is not None, reasons)
     if len(rows) < looked_at:
         study["fine_tune"] = {"method": "kto"}
         reasons.append(
@@ -88,6 +91,7 @@ def propose(
     elif _most_pairs(rows):
         study["fine_tune"] = {"method": "dpo"}
         reasons.append("method dpo: the rows have a wanted and an unwanted answer")
+    study["forgetting"] = {"suite": "general", "veto": False}
     _explain_splits(path, rows, reasons)
     return Proposal(study, reasons, _warnings(rows, more))
 
@@ -163,6 +167,11 @@ def _form(rows: Sequence[Example], metric: str, labels: list[str] | None) -> str
         keys = Counter(key for item in found if isinstance(item, dict) for key in item)
         named = ", ".join(key for key, _ in keys.most_common(12))
         return f"Answer with a JSON object with the keys {named}, and nothing else."
+    lists = label_lists(rows) if metric == "list_f1" else None
+    if lists is not None and len(lists.labels) <= _MOST_NAMED:
+        return (
+            f"Answer with a JSON list of these labels, all that apply: {', '.join(lists.labels)}."
+        )
     forms = {
         "list_f1": "Answer with a JSON list, and nothing else.",
         "numeric": "Answer with a number, and nothing else.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 
 from tunewise.data.chat import canonical_hash
 from tunewise.pipeline.store import Item, Store
+from tunewise.scoring.answers import calls_as_text
 from tunewise.scoring.base import ItemScore, ResampledScorer, Scorer
+from tunewise.scoring.normalize import squash
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.verdict.compare import compare
 from tunewise.verdict.corpus import CorpusMetric, corpus_metric_of
@@ -18,6 +21,28 @@ from tunewise.verdict.intervals import FloatArray
 from tunewise.verdict.multiple import PairMetric, against_best, simultaneous
 from tunewise.verdict.result import PairedComparison
 from tunewise.verdict.single import effective_rows, score_interval
+
+_FEWEST_ANSWERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """The commonest of several answers, as first written; its share of them (0..1); how many."""
+
+    text: str
+    share: float
+    n: int
+
+
+def commonest(texts: Sequence[str]) -> Alike:
+    """The answer that is given most often, whatever its case and spacing.
+
+    Args:
+        texts: at least one.
+    """
+    counts = Counter(map(squash, texts))
+    answer, count = counts.most_common(1)[0]
+    return Alike(next(t for t in texts if squash(t) == answer), count / len(texts), len(texts))
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,18 @@ class Arm:
             self.scores[:, places],
             tuple(tuple(run[i] for i in places) for run in self.items),
         )
+
+    def alike(self) -> Alike | None:
+        """The commonest of its answers; None where too few are known to speak of any.
+
+        Failed requests gave no answer, and of a recorded score there is none to see.
+        """
+        texts = [
+            i.answer or calls_as_text(i.tool_calls)
+            for i in self.answered()
+            if i.error is None and not i.details.get("recorded")
+        ]
+        return commonest(texts) if len(texts) >= _FEWEST_ANSWERS else None
 
     def item_scores(self) -> list[list[ItemScore]]:
         """What corpus metrics are computed from, per run."""

@@ -12,6 +12,7 @@ from tunewise.study.schema import CandidateSpec, Study
 from tunewise.verdict.sentence import rounded
 
 _MOST_EXAMPLES = 6
+_NOTHING_FIT = "Use none of these: try a better prompt, a larger model, or more and better data."
 
 
 def checklist(study: Study, verdict: Verdict, specs: Sequence[CandidateSpec]) -> list[Answer]:
@@ -39,7 +40,7 @@ def _in(group: Literal["alternatives", "costs", "benefits"], answer: Answer) -> 
 
 
 def _alternatives(rows: Sequence[CandidateRow], specs: Sequence[CandidateSpec]) -> Answer:
-    tried = [r for r in rows if not r.fine_tuned and r.score is not None]
+    tried = [r for r in rows if not (r.fine_tuned or r.constant) and r.score is not None]
     question = "Have prompting and retrieval been tried, and measured?"
     if not tried:
         return Answer(question=question, answer="No alternative was measured.", ok=False)
@@ -231,6 +232,8 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
     elif verdict.verdict == "DO_NOT_FINE_TUNE":
         if verdict.use:
             steps.append(f"Ship {verdict.use}; its settings stand in the report.")
+        else:
+            steps.append(_NOTHING_FIT)
         if verdict.learning_curve.more_data:
             steps.append("More training rows may change this: the learning curve still rises.")
     elif verdict.verdict == "UNDECIDED":
@@ -244,6 +247,8 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
             steps.append("Add a baseline such as `zero_shot` or `few_shot` to the candidates.")
         if verdict.use:
             steps.append(f"Use {verdict.use} for now.")
+        elif "no_baseline" not in verdict.because:
+            steps.append(_NOTHING_FIT)
     else:
         steps.extend(f.fix for f in verdict.audit.findings if f.severity == "error" and f.fix)
     return steps

@@ -51,6 +51,9 @@ class Gates:
             return self.finish()
         for text in askable_stage(self.session):
             self.reporter.warn(text)
+        if not self.store.stands("test", self.session.inputs.test()):
+            # Of other weights or candidates: it must not speak in this run's early decisions.
+            self.store.drop("test", "forgetting")
         tuned = [s for s in self.session.specs if s.traits.trained]
         self._g1([s for s in self.session.specs if s not in tuned])
         recorded_tuned = any(s.is_fine_tuned and s.traits.recorded for s in self.session.specs)
@@ -99,10 +102,12 @@ class Gates:
             try:
                 fitted = self.fitted(spec)
             except NotOfferedError as reason:
-                if self.study.candidates is not None and len(self.session.specs) == 1:
+                if self.study.candidates is not None and len(self.study.candidates) == 1:
                     raise
                 left_out = f"{spec.name} was left out: {reason.message}"
-                return {"note": reason.message, "chosen": {}, "warnings": [left_out]}
+                named = not spec.is_constant or spec in (self.study.candidates or ())
+                told = [left_out] if named else []
+                return {"note": reason.message, "chosen": {}, "warnings": told}
             items = self._answers(spec, "dev", self.session.dev, fitted)
             self.store.write_items(spec.name, "dev", items)
             warnings: list[str] = []

@@ -14,6 +14,7 @@ import numpy as np
 
 from tunewise import __version__
 from tunewise.pipeline import costing
+from tunewise.pipeline.cautions import cautions
 from tunewise.pipeline.evidence import Arm, load_arm, mean_tokens
 from tunewise.pipeline.explain import checklist, next_steps, worked_examples
 from tunewise.pipeline.measured import Case, Measured
@@ -74,6 +75,7 @@ class _Judge:
             use_for_now=decision.provisional,
             because=[code.value for code in decision.because],
             headline=headline(decision, evidence, cost=measured.cost, names=self._names()),
+            cautions=cautions(measured),
             test=self._test_set(),
             primary=self._primary(decision),
             candidates=[self._row(spec) for spec in self.case.specs],
@@ -157,6 +159,7 @@ class _Judge:
         row = CandidateRow(
             name=spec.name,
             kind=spec.kind,
+            constant=spec.is_constant,
             fine_tuned=spec.is_fine_tuned,
             model=spec.model or (self.study.model if spec.traits.needs_model else None),
             dev_score=bench.score(on_dev) if on_dev is not None else None,

@@ -9,14 +9,14 @@ import numpy as np
 
 from tunewise.data.chat import Example
 from tunewise.pipeline import costing
-from tunewise.pipeline.evidence import Arm, Bench, averaged_items, champion, load_arm
+from tunewise.pipeline.evidence import Alike, Arm, Bench, averaged_items, champion, load_arm
 from tunewise.pipeline.store import Store
 from tunewise.report.document import TrainingRun
 from tunewise.scoring.base import Scorer
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.verdict.cost import UNKNOWN_COST, CostComparison, net_benefit
-from tunewise.verdict.decision import Baseline, Evidence
+from tunewise.verdict.decision import Baseline, Evidence, Floor
 from tunewise.verdict.forgetting import UNMEASURED, Forgetting, Suite, measure_forgetting
 from tunewise.verdict.intervals import Limits
 from tunewise.verdict.result import PairedComparison
@@ -43,6 +43,20 @@ class Case:
     store: Store
     prices: Prices | None = None
     examples: Mapping[str, Example] | None = None
+
+
+COLLAPSED = 0.9
+"""An answer given in a larger share of the rows than this is nearly the only one."""
+
+
+def _side(arms: Mapping[str, Arm], tuned: bool) -> list[Arm]:
+    """The arms with fine-tuning, or those without; the best constant answer is no rival."""
+    return [a for a in arms.values() if a.spec.is_fine_tuned == tuned and not a.spec.is_constant]
+
+
+def floor_of(arms: Mapping[str, Arm]) -> Arm | None:
+    """The best constant answer."""
+    return next((a for a in arms.values() if a.spec.is_constant), None)
 
 
 class Measured:
@@ -97,7 +111,15 @@ class Measured:
         return {name: arm for name, arm in arms.items() if arm is not None}
 
     def _champions(self, arms: Mapping[str, Arm], tuned: bool) -> Arm | None:
-        return champion(self.bench, [a for a in arms.values() if a.spec.is_fine_tuned == tuned])
+        """The best arm with or without fine-tuning.
+
+        The best constant answer steps in where it beats every other baseline; alone it is none.
+        """
+        best = champion(self.bench, _side(arms, tuned))
+        floor = None if tuned else floor_of(arms)
+        if best is None or floor is None or self.bench.score(floor) <= self.bench.score(best):
+            return best
+        return floor
 
     def _pair(self) -> tuple[Arm | None, Arm | None, bool]:
         """The champions' arms on test, and whether they were chosen before it was opened."""
@@ -105,14 +127,15 @@ class Measured:
         if study.primary is not None:
             with_, without = (self.test.get(name) for name in study.primary)
             return with_, without, True
-        sides = {
-            tuned: [a for a in self.test.values() if a.spec.is_fine_tuned == tuned]
-            for tuned in (True, False)
-        }
+        sides = {tuned: _side(self.test, tuned) for tuned in (True, False)}
+        asked_on_dev = any(_side(self.dev, tuned) for tuned in (True, False))
         if all(len(arms) <= 1 for arms in sides.values()):
             one, other = (next(iter(sides[t]), None) for t in (True, False))
+            if other is not None and other.name in self.dev:
+                best = self._champions(self.dev, tuned=False)
+                other = self.test.get(best.name, other) if best is not None else other
             return one, other, True
-        if self.dev:
+        if asked_on_dev:
             chosen = [self._champions(self.dev, tuned) for tuned in (True, False)]
             on_test = [self.test.get(a.name) if a is not None else None for a in chosen]
             return on_test[0], on_test[1], True
@@ -134,19 +157,52 @@ class Measured:
         arms = [shown(a) for a in self.test.values()]
         return self.bench.best_of_all(
             [a for a in arms if a.spec.is_fine_tuned],
-            [a for a in arms if not a.spec.is_fine_tuned],
+            [a for a in arms if not a.spec.is_fine_tuned and not a.spec.is_constant],
         )
+
+    def _floor(self, scored: Mapping[str, Arm]) -> Floor | None:
+        """The best constant answer, and how far the tuned champion is above it."""
+        floor = floor_of(scored)
+        if floor is None:
+            return None
+        comparison = None
+        if self.with_ is not None and floor.name in self.test:
+            comparison = self.bench.compare(self.kept(self.with_), self.kept(self.test[floor.name]))
+        return Floor(name=floor.name, comparison=comparison)
+
+    def _above_floor(self, arm: Arm, floor: Arm | None) -> float | None:
+        """Points above the best constant answer; of a collapsed arm, what is beyond chance."""
+        if floor is None or arm.name == floor.name or arm.ids != floor.ids:
+            return None
+        one, other = self.kept(arm), self.kept(floor)
+        if self.collapsed(arm) is None:
+            return self.bench.score(one) - self.bench.score(other)
+        return self.bench.compare(one, other).low
+
+    def collapsed(self, arm: Arm) -> Alike | None:
+        """The arm's commonest answer where it is nearly always given, and is not always wanted."""
+        found = arm.alike()
+        split = "test" if arm is self.test.get(arm.name) else "dev"
+        wanted = (self.data.get("wanted_alike") or {}).get(split)
+        if arm.spec.is_constant or found is None or wanted is None or wanted > COLLAPSED:
+            return None
+        return found if found.share > COLLAPSED else None
 
     def evidence(self) -> Evidence:
         """What ``decide`` decides on."""
         study, cost, comparison = self.study, self.cost, self.comparison
         with_, without = self.with_, self.without
-        scored = self.dev or self.test
-        arms = [a for a in scored.values() if not a.spec.is_fine_tuned]
+        scored = self.dev if _side(self.dev, tuned=False) else self.test
+        on_dev = scored is self.dev
+        rivals = _side(scored, tuned=False)
+        arms = [a for a in scored.values() if not a.spec.is_fine_tuned] if rivals else []
         best = without or self._champions(scored, tuned=False)
+        shown = self.test or self.dev
+        floor = floor_of(shown)
         against = {}
-        if comparison is not None and without is not None and len(arms) > 1:
-            on_test = [self.kept(a) for a in self.test.values() if not a.spec.is_fine_tuned]
+        if comparison is not None and without is not None and len(rivals) > 1:
+            others = [a for a in _side(self.test, tuned=False) if a.name != without.name]
+            on_test = [self.kept(a) for a in (without, *others)]
             against = self.bench.against_best(self.kept(without), on_test)
         benefit = None
         value = study.traffic.value_per_correct
@@ -163,8 +219,16 @@ class Measured:
             baselines=tuple(
                 Baseline(
                     name=arm.name,
-                    score=self.bench.score(arm) if self.dev else None,
-                    n=self.bench.effective_rows(arm) if self.dev else None,
+                    score=self.bench.score(arm) if on_dev else None,
+                    low=self.bench.interval(arm)[0] if on_dev else None,
+                    rows=len(arm.ids) if on_dev else None,
+                    n=self.bench.effective_rows(arm) if on_dev else None,
+                    measured=self.bench.score(self.kept(shown[arm.name]))
+                    if arm.name in shown
+                    else None,
+                    over_constant=self._above_floor(shown[arm.name], floor)
+                    if arm.name in shown
+                    else None,
                     usd_per_month=self._usd_per_month(self.costs.get(arm.name)),
                     against_best_low=against[arm.name].low if arm.name in against else None,
                 )
@@ -172,6 +236,7 @@ class Measured:
             ),
             best_baseline=best.name if best is not None else None,
             fine_tuned=with_.name if with_ is not None else None,
+            floor=self._floor(shown),
             comparison=comparison,
             comparison_with_flagged=self.with_flagged,
             cost=cost.cost_class,

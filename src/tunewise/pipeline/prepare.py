@@ -17,8 +17,9 @@ from tunewise.data.leaks import Leaks
 from tunewise.data.read import read_examples
 from tunewise.data.split import Split, read_split
 from tunewise.errors import DataError
-from tunewise.pipeline.evidence import dev_by_hash
+from tunewise.pipeline.evidence import commonest, dev_by_hash
 from tunewise.pipeline.reporter import Reporter
+from tunewise.scoring.answers import wanted_text
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.words import plural, some_of
 
@@ -96,7 +97,7 @@ def _recorded_split(
     on_problem: Callable[[Problem], None],
 ) -> Split:
     """Rows of a study whose answers were all made elsewhere: only dev and test matter."""
-    answers = [recorded_answers(spec, folder) for spec in specs]
+    answers = [recorded_answers(spec, folder) for spec in specs if spec.answers is not None]
     splits = {i: s for one in answers for i, s in one.splits.items()}
     data = study.data
     train: list[Example] = []
@@ -184,6 +185,7 @@ def audit_stage(
         "findings": [
             {k: v for k, v in finding.as_dict().items() if k != "safe_fix"} for finding in findings
         ],
+        "wanted_alike": {k: _wanted_alike(v) for k, v in _parts(split).items()},
         "flagged": list(leaks.leave_out) if leaks else [],
         "leaked_share": _leaked_share(leaks),
         "broken": _broken(split),
@@ -204,6 +206,12 @@ def _in_order(split: Split) -> Iterator[Example]:
     yield from split.train
     yield from split.dev
     yield from split.test
+
+
+def _wanted_alike(rows: Sequence[Example]) -> float | None:
+    """The share (0..1) of the commonest wanted answer; None where no row has one."""
+    wanted = [text for row in rows if (text := wanted_text(row)) is not None]
+    return commonest(wanted).share if wanted else None
 
 
 def _leaked_share(leaks: Leaks | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,13 @@ from tunewise.models.names import TINY, parse_model
 from tunewise.pipeline.sources import check_there
 from tunewise.study.schema import Columns, Study
 from tunewise.workspace import write_text_atomic
+
+_COMMENTS = {
+    "forgetting": "What the tuned model must still be able to do. A loss in `suite` stands beside "
+    "the verdict; with `veto: true` it overrules a gain. `must_pass: FILE.jsonl` names rows of "
+    "which it may not lose a single one.",
+}
+"""Comments that stand above a key of the study."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ def write_study(
     comment = [f"# {line}" for reason in proposal.reasons for line in textwrap.wrap(reason, 96)]
     comment += [f"# Note: {line}" for text in proposal.warnings for line in textwrap.wrap(text, 90)]
     body = yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100)
+    for key, text in _COMMENTS.items():
+        lines = "".join(f"# {line}\n" for line in textwrap.wrap(text, 96))
+        body = re.sub(rf"^(?={key}:)", lines, body, flags=re.MULTILINE)
     head = "# Written by `tunewise init`; `tunewise schema` lists every key."
     write_text_atomic(out, "\n".join([head, *comment, "", body]))
     return Written(out, proposal)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise import __version__
-from tunewise.candidates.build import training_examples
+from tunewise.candidates.build import training_examples, with_floor
 from tunewise.candidates.context import BuildContext
 from tunewise.candidates.offers import default_candidates
 from tunewise.candidates.prompting import Limits, answer_limit, text_counter
@@ -162,7 +162,11 @@ class Session:
 
     @cached_property
     def specs(self) -> tuple[CandidateSpec, ...]:
-        """The study's candidates, or all that fit the data."""
+        """The study's candidates, or all that fit the data; and what they must beat."""
+        return with_floor(self._named, self.scorer, train=self.train, dev=self.dev)
+
+    @property
+    def _named(self) -> tuple[CandidateSpec, ...]:
         if self.study.candidates is not None:
             return tuple(self.study.candidates)
         model = self.study.model

@@ -106,6 +106,25 @@ class Store:
             if self._lost(read_json(path)):
                 path.unlink()
 
+    def drop(self, *names: str) -> None:
+        """Remove stages with their items, where they stand."""
+        for path in (self.folder.stages / f"{name}.json" for name in names):
+            if not path.exists():
+                continue
+            gone = list(read_json(path).get("items", []))
+            path.unlink()
+            digests = self._digests()
+            for name in gone:
+                (self.folder.items / name).unlink(missing_ok=True)
+                digests.pop(name, None)
+            if gone:
+                write_json_atomic(self._manifest, digests)
+
+    def stands(self, name: str, depends_on: object) -> bool:
+        """Whether a stage is finished with these inputs."""
+        path = self.folder.stages / f"{name}.json"
+        return path.exists() and read_json(path).get("key") == canonical_hash(depends_on)
+
     def _lost(self, record: Mapping[str, Any]) -> list[str]:
         names = record.get("items", [])
         written = self._digests() if names else {}

@@ -65,7 +65,10 @@ class CandidateRow(Part):
     """One candidate as measured on test (or on dev where the study ended earlier)."""
 
     name: str
-    kind: str = Field(description="zero_shot, few_shot, rag, classifier, fine_tuned, …")
+    kind: str = Field(description="constant, zero_shot, few_shot, rag, classifier, fine_tuned, …")
+    constant: bool = Field(
+        False, description="gives one answer to all rows; every other candidate must beat it"
+    )
     fine_tuned: bool = Field(False, description="a fine-tuned model takes part in its answers")
     model: str | None = None
     measured_on: Literal["test", "dev"] | None = Field(
@@ -278,6 +281,9 @@ class Verdict(Part):
         default_factory=list, description="codes such as gain, no_gain, cost, leak"
     )
     headline: str = Field(description="the verdict in one sentence")
+    cautions: list[str] = Field(
+        default_factory=list, description="what must be read together with the headline"
+    )
     next_steps: list[str] = Field(default_factory=list, description="what to do now, in order")
     test: TestSet = Field(default_factory=TestSet)
     primary: Primary = Field(default_factory=Primary)

@@ -107,6 +107,7 @@ class _Printer:
             lines.append(
                 Text.assemble(f"{words.use_label(v)}: ", self._text(v.use, "bold"), overflow="fold")
             )
+        lines += [self._text(text, "yellow") for text in v.cautions]
         labels = [r.label for r in words.reasons(v)]
         if labels:
             lines.append(self._text(f"Because: {'; '.join(labels).lower()}", "dim"))

@@ -41,6 +41,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "leak": ("Test rows leaked", "rows of the test were seen in training, so no score can be read"),
     "broken": ("Broken data or answers", "ids, splits or too many requests failed"),
     "forgetting": ("Forgetting", "what the model could do before is lost, or not shown to be kept"),
+    "constant": ("No better than a constant", "always answering the same may score as much"),
     "no_baseline": ("No baseline", "there is nothing to compare fine-tuning with"),
     "not_tested": ("Not tested", "fine-tuning was not run"),
 }

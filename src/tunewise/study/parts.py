@@ -44,6 +44,8 @@ class Traits:
         trained: the study's route fine-tunes that model for it; see ``Trained``.
         recorded: its answers were made elsewhere and stand in the files of ``answers``.
         free: an answer costs nothing worth counting, such as a classifier's on this machine.
+        constant: it gives one answer to all rows. One such kind is measured in every study, and
+            what does not beat it is of no use.
         plain: asks by instructions and the row alone. An untrained plain candidate is where
             learning curves begin; the rows of a trained one are written without the others.
         shows_examples: training rows stand in its prompts.
@@ -58,6 +60,7 @@ class Traits:
     trained: bool = False
     recorded: bool = False
     free: bool = False
+    constant: bool = False
     plain: bool = False
     shows_examples: bool = False
     retrieves: bool = False

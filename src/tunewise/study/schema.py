@@ -175,6 +175,11 @@ class CandidateSpec(Strict):
         return traits_of(self.kind)
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it answers every row alike: the floor that all others must beat."""
+        return self.traits.constant
+
+    @property
     def is_fine_tuned(self) -> bool:
         """Whether a fine-tuned model takes part in its answers."""
         return self.traits.trained or bool(self.fine_tuned)
@@ -331,4 +336,5 @@ class Study(Strict):
     @property
     def only_recorded(self) -> bool:
         """All answers were made elsewhere: no model is needed."""
-        return bool(self.candidates) and all(c.traits.recorded for c in self.candidates or [])
+        others = [c for c in self.candidates or [] if not c.is_constant]
+        return bool(others) and all(c.traits.recorded for c in others)

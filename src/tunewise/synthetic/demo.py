@@ -79,6 +79,7 @@ def _study(
     learning_rate: float,
     documents: str | None = None,
     forgetting: dict[str, object] | None = None,
+    minimal_gain: float = 2.0,
 ) -> dict[str, object]:
     """A study's file. The learning rate is given, so that a first look takes minutes: without it
     three are tried on dev."""
@@ -94,7 +95,7 @@ def _study(
         "metric": metric,
         "candidates": list(candidates),
         "fine_tune": {"adapter": "lora", "epochs": epochs, "learning_rate": learning_rate},
-        "target": {"minimal_gain": 2.0},
+        "target": {"minimal_gain": minimal_gain},
         "effort": "quick",
     }
     return study if forgetting is None else {**study, "forgetting": forgetting}
@@ -252,7 +253,7 @@ def _pattern(rng: Random) -> DemoFiles:
         code = f"{stems[at]}-{words.thing(rng, 'held_out')}"
         return code, depots[at % len(depots)]
 
-    rows = _distinct_rows("pattern", parcel, {"train": 160, "dev": 60, "test": 120})
+    rows = _distinct_rows("pattern", parcel, {"train": 160, "dev": 160, "test": 120})
     study = _study(
         "pattern",
         "Send parcels to the depot that their code stands for.",
@@ -261,6 +262,8 @@ def _pattern(rng: Random) -> DemoFiles:
         ["zero_shot", LIKE_SHOT, "fine_tuned"],
         epochs=3,
         learning_rate=2e-3,
+        # What few-shot gets right of 160 rows leaves room for less than this, whatever tuning does.
+        minimal_gain=5.0,
     )
     return DemoFiles(_files("pattern", rows), study)
 

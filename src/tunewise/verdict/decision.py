@@ -30,17 +30,38 @@ class Baseline:
 
     Attributes:
         score: on dev, in points; None where there is no dev score (recorded studies).
-        n: dev rows (of grouped rows, what they are worth: ``single.effective_rows``).
+        low: lower limit of its 95 % interval on dev; None where that is unknown.
+        rows: dev rows. n: what they are worth where they are grouped (``single.effective_rows``).
         usd_per_month: what it costs at the study's volume; None if unknown.
         against_best_low: Bonferroni lower limit in points of this baseline minus the best one
             (``multiple.against_best``); None where they were not compared.
+        measured: score in points that the report shows: on test, or on dev where no test was made.
+        over_constant: points above the best constant answer on the same rows; of a baseline that
+            nearly always answers alike, the lower limit of that. None where it is unknown.
     """
 
     name: str
     score: float | None = None
+    low: float | None = None
+    rows: int | None = None
     n: float | None = None
     usd_per_month: float | None = None
     against_best_low: float | None = None
+    measured: float | None = None
+    over_constant: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The best constant answer: it costs nothing, and whatever is used must beat it.
+
+    Attributes:
+        comparison: the fine-tuned champion against it, on the test rows without flagged ones;
+            None where fine-tuning was not tested.
+    """
+
+    name: str
+    comparison: PairedComparison | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +73,8 @@ class Evidence:
         baselines: without fine-tuning; empty: none was run.
         best_baseline: name of the best of them (the champion on dev).
         fine_tuned: name of the fine-tuned champion; None: fine-tuning was not run.
+        floor: the best constant answer; None where it was not measured. It is among the baselines
+            too, and the best of them where none beats it.
         comparison: the champion with fine-tuning against the best baseline on the test rows,
             flagged rows left out; None: fine-tuning was not run.
         comparison_with_flagged: the same with the flagged rows, where there are any.
@@ -74,6 +97,7 @@ class Evidence:
     baselines: tuple[Baseline, ...] = ()
     best_baseline: str | None = None
     fine_tuned: str | None = None
+    floor: Floor | None = None
     comparison: PairedComparison | None = None
     comparison_with_flagged: PairedComparison | None = None
     cost: CostClass = CostClass.UNKNOWN
@@ -136,8 +160,9 @@ def decide(evidence: Evidence) -> Decision:
             verdict=Verdict.UNDECIDED, use=None, because=(Because.NO_BASELINE,), row=3, notes=leaks
         )
     decision = _untested(evidence) if evidence.comparison is None else _tested(evidence)
-    use, provisional = _use(evidence, decision.verdict)
-    return replace(decision, use=use, provisional=provisional, notes=(*leaks, *decision.notes))
+    use, provisional = _use(evidence, decision)
+    notes = (*leaks, *decision.notes, *_unfit(evidence, use))
+    return replace(decision, use=use, provisional=provisional, notes=notes)
 
 
 def _check(evidence: Evidence) -> None:
@@ -193,11 +218,21 @@ def _untested(evidence: Evidence) -> Decision:
         for b in scored
     ):
         codes.append(Because.TARGET_MET)
-    if scored and 100.0 - max(b.score or 0.0 for b in scored) < evidence.minimal_gain:
+    best = max(scored, key=lambda b: b.score or 0.0, default=None)
+    room = headroom(best) if best is not None else None
+    if room is not None and room < evidence.minimal_gain:
         codes.append(Because.NO_GAIN)
     if codes and evidence.cost in (CostClass.DEARER, CostClass.UNKNOWN):
         return Decision(verdict=_NOT, use=None, because=tuple(codes), row=4)
     return Decision(verdict=_OPEN, use=None, because=(Because.NOT_TESTED,), row=5)
+
+
+def headroom(baseline: Baseline) -> float | None:
+    """What a perfect model could gain over a baseline, in points, at 97.5 %.
+
+    A score of 100 on few rows leaves room: its interval reaches further down than its point.
+    """
+    return None if baseline.low is None else 100.0 - baseline.low
 
 
 def meets_target(score: float, n: float, target: float, *, comparisons: int = 1) -> bool:
@@ -240,6 +275,10 @@ def _tested(evidence: Evidence) -> Decision:
         and comparison.without_low >= evidence.target
     ):
         verdict, overlay = _NOT, Because.TARGET_MET
+    over_floor = evidence.floor.comparison if evidence.floor is not None else None
+    if verdict is _FT and over_floor is not None and over_floor.low <= 0:
+        ruled_out = over_floor.high <= evidence.minimal_gain
+        verdict, overlay = (_NOT if ruled_out else _OPEN), Because.CONSTANT
     if verdict is _FT:
         if where is GainClass.BETTER and benefit is None and (evidence.break_even_value or 0) > 0:
             notes.append(
@@ -300,26 +339,52 @@ def _labels(evidence: Evidence, comparison: PairedComparison, where: GainClass) 
     )
 
 
-def _use(evidence: Evidence, verdict: Verdict) -> tuple[str | None, bool]:
-    """The candidate to ship, and whether that is only for now."""
-    if verdict is Verdict.FINE_TUNE:
+def _use(evidence: Evidence, decision: Decision) -> tuple[str | None, bool]:
+    """The candidate to use, and whether that is only for now; None where nothing is fit for use."""
+    if decision.verdict is Verdict.FINE_TUNE:
         return evidence.fine_tuned, False
-    if verdict is Verdict.UNDECIDED:
-        return evidence.best_baseline, True
     best = next(b for b in evidence.baselines if b.name == evidence.best_baseline)
-    if best.usd_per_month is None:
+    if decision.verdict is Verdict.UNDECIDED:
+        return (best.name, True) if _fit(best, evidence) else (None, False)
+    if decision.row == 4 or Because.TARGET_MET in decision.because:
+        # Even one constant answer may be all that was asked for.
         return best.name, False
-    good = [
-        b
-        for b in evidence.baselines
-        if b.usd_per_month is not None
-        and (
-            b is best
-            or (
-                b.against_best_low is not None
-                and b.against_best_low > -evidence.minimal_gain
-                and b.usd_per_month < best.usd_per_month
-            )
-        )
-    ]
-    return min(good, key=lambda b: b.usd_per_month or 0.0).name, False
+    good = [best]
+    if best.usd_per_month is not None:
+        good += [
+            b
+            for b in evidence.baselines
+            if b.usd_per_month is not None
+            and b.against_best_low is not None
+            and b.against_best_low > -evidence.minimal_gain
+            and b.usd_per_month < best.usd_per_month
+        ]
+    fit = [b for b in good if _fit(b, evidence) and not _below_target(b, evidence)]
+    return (min(fit, key=lambda b: b.usd_per_month or 0.0).name if fit else None), False
+
+
+def _fit(baseline: Baseline, evidence: Evidence) -> bool:
+    """Whether it does more than always to answer the same; so it is taken where that is unknown."""
+    if evidence.floor is not None and baseline.name == evidence.floor.name:
+        return False
+    return baseline.over_constant is None or baseline.over_constant > 0
+
+
+def _below_target(baseline: Baseline, evidence: Evidence) -> bool:
+    target, measured = evidence.target, baseline.measured
+    return target is not None and measured is not None and measured < target
+
+
+def _unfit(evidence: Evidence, use: str | None) -> list[str]:
+    """Why nothing is named for use, or what the tuned model that is named still lacks."""
+    comparison, target = evidence.comparison, evidence.target
+    if use is not None:
+        if use != evidence.fine_tuned or comparison is None or target is None:
+            return []
+        score = comparison.with_score
+        return [f"{use} scores {score:.1f}, below the target of {target:g}."][: score < target]
+    best = next(b for b in evidence.baselines if b.name == evidence.best_baseline)
+    found = "Nothing that was measured is fit for use: "
+    if not _fit(best, evidence):
+        return [f"{found}{best.name} is not shown to be better than one constant answer."]
+    return [f"{found}{best.name} scores {best.measured:.1f}, below the target of {target:g}."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tunewise.verdict.decision import headroom
 from tunewise.verdict.planning import Remedy
 from tunewise.verdict.words import Because, CostClass, GainClass, Verdict
 
@@ -115,7 +116,9 @@ def _do_not(
 ) -> str:
     rival = _name(evidence.best_baseline, say)
     text = _why_not(decision, evidence, cost, rival)
-    if decision.use is not None and decision.use != evidence.best_baseline:
+    if decision.use is None:
+        return f"{text}; nothing that was measured is fit for use"
+    if decision.use != evidence.best_baseline:
         text += f"; {_name(decision.use, say)} does as well for less"
     return text
 
@@ -126,16 +129,25 @@ def _why_not(
     comparison = evidence.comparison
     best = next((b for b in evidence.baselines if b.name == evidence.best_baseline), None)
     score = comparison.without_score if comparison else best.score if best else None
+    on_dev = f" on {best.rows:,} dev rows" if comparison is None and best and best.rows else ""
     if Because.TARGET_MET in decision.because:
-        return f"{rival} already meets the target of {evidence.target:g} (it scores {score:.1f})"
-    if comparison is None:
         return (
-            f"{rival} scores {score:.1f} of 100, so not even a perfect model could gain the "
-            f"{points(evidence.minimal_gain)} asked for"
+            f"{rival} already meets the target of {evidence.target:g} "
+            f"(it scores {score:.1f}{on_dev})"
+        )
+    if comparison is None:
+        assert best is not None
+        room = headroom(best)
+        assert room is not None
+        return (
+            f"{rival} scores {score:.1f} of 100{on_dev} (95 % interval from {best.low:.1f} up), so "
+            f"even a perfect model could gain {_at_most(room, evidence.minimal_gain)}"
         )
     text = _difference(comparison, rival)
     if Because.FORGETTING in decision.because:
         return f"{text}, but it lost skills that it must keep"
+    if Because.CONSTANT in decision.because:
+        return f"{text}, but {_over_floor(evidence)}"
     if Because.WORSE in decision.because:
         return text
     if decision.because == (Because.COST,):
@@ -146,6 +158,27 @@ def _why_not(
     return text
 
 
+def _at_most(room: float, minimal_gain: float) -> str:
+    """``1.9 points at most, less than the 2 points asked for``, whatever rounding does to it."""
+    asked = points(minimal_gain)
+    if points(room) == asked:
+        return f"just under the {asked} asked for"
+    return f"{points(room)} at most, less than the {asked} asked for"
+
+
+def _over_floor(evidence: Evidence) -> str:
+    """How the tuned model does against one answer for every row."""
+    assert evidence.floor is not None and evidence.floor.comparison is not None
+    comparison = evidence.floor.comparison
+    if abs(comparison.gain) < 0.05:
+        return f"one constant answer scores as much ({_interval(comparison)})"
+    word = "more" if comparison.gain > 0 else "less"
+    return (
+        f"that is {points(abs(comparison.gain))} {word} than one constant answer "
+        f"({_interval(comparison)})"
+    )
+
+
 def _open(
     decision: Decision, evidence: Evidence, cost: CostComparison | None, say: Mapping[str, str]
 ) -> str:
@@ -153,9 +186,12 @@ def _open(
         return "there is nothing to compare with; run at least one candidate without fine-tuning"
     rival = _name(evidence.best_baseline, say)
     if Because.NOT_TESTED in decision.because:
-        return f"no fine-tuned model was tested; use {rival} for now"
+        now = f"use {rival} for now" if decision.use else "nothing that was measured is fit for use"
+        return f"no fine-tuned model was tested; {now}"
     assert evidence.comparison is not None
     text = _difference(evidence.comparison, rival)
+    if Because.CONSTANT in decision.because:
+        return f"{text}, but {_over_floor(evidence)}; test on more rows to decide"
     if Because.FORGETTING in decision.because:
         return f"{text}, but it is not shown that other skills are kept; test on more such items"
     if Because.COST in decision.because:

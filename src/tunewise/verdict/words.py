@@ -28,6 +28,7 @@ class Because(StrEnum):
     NO_BASELINE = "no_baseline"
     NOT_TESTED = "not_tested"
     FORGETTING = "forgetting"
+    CONSTANT = "constant"
 
 
 class CostClass(StrEnum):

@@ -1,0 +1,221 @@
+"""One answer for every row: what any candidate must beat, and what a collapsed model only equals.
+
+The answer is chosen on the training rows by the metric itself: the commonest label, the best fixed
+list, number, object or text; where tools could be called, no call is among them. Nothing is asked,
+so it costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tunewise.candidates.answers import AnswerShape, shape_of
+from tunewise.candidates.base import NotOfferedError, Traits
+from tunewise.candidates.context import BuildContext
+from tunewise.data.chat import Completion, Example, Progress, Request, canonical_hash
+from tunewise.scoring.answers import calls_as_text, given_text
+from tunewise.scoring.base import BatchScorer, Scorer
+from tunewise.study.schema import CandidateSpec
+
+_COMMONEST = 8
+_LONGEST_LIST = 10
+_TEXTS = 12
+_FIRST_ROWS = 50
+_FINALISTS = 6
+_MOST_ROWS = 5000
+_FEWEST_ROWS = 10
+# Metrics of texts take time in proportion to their length, some of them 10 ms for 700 characters.
+_CHARACTERS = 150_000
+_SHOWN = 200
+
+
+def fixed_answers_for(scorer: Scorer, train: Sequence[Example], dev: Sequence[Example]) -> bool:
+    """Whether a constant can be measured for free: some answers, and a metric that asks nobody."""
+    return not isinstance(scorer, BatchScorer) and any(
+        row.target is not None for row in (*train, *dev)
+    )
+
+
+class ConstantFitted:
+    """One answer, whatever is asked.
+
+    Attributes:
+        dev_completions: the answer once a dev row; None where dev was empty.
+    """
+
+    def __init__(
+        self, answer: Completion, dev: Sequence[Example], chosen: Mapping[str, Any]
+    ) -> None:
+        self._answer = answer
+        self._chosen = chosen
+        self.dev_completions = [answer] * len(dev) if dev else None
+
+    def request(self, example: Example) -> Request | None:
+        return None
+
+    def answer(
+        self, examples: Sequence[Example], progress: Progress | None = None
+    ) -> list[Completion]:
+        if progress is not None:
+            progress(len(examples), len(examples))
+        return [self._answer] * len(examples)
+
+    def chosen(self) -> Mapping[str, Any]:
+        return self._chosen
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The fixed answer that scores best on the training rows (on dev where there are none)."""
+
+    name: str
+    scorer: Scorer
+    seed: int = 0
+    kind: str = "constant"
+    traits: ClassVar[Traits] = Traits(
+        title="one constant answer", needs_model=False, free=True, constant=True, complexity=0
+    )
+
+    @classmethod
+    def from_study(cls, spec: CandidateSpec, context: BuildContext) -> Constant:
+        return cls(spec.name, context.scorer, seed=context.seed)
+
+    def fit(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        progress: Progress | None = None,
+    ) -> ConstantFitted:
+        if isinstance(self.scorer, BatchScorer):
+            raise NotOfferedError(
+                f"{self.name}: {self.scorer.name} would have to be asked about every fixed answer"
+            )
+        learnt_on, rows = next(
+            (
+                (split, found)
+                for split, part in (("train", train), ("dev", dev))
+                if (found := [row for row in part if row.target is not None])
+            ),
+            ("train", []),
+        )
+        if not rows:
+            raise NotOfferedError(f"{self.name}: no row to learn from has an answer")
+        shape = shape_of(rows)
+        drawn = sorted(rows, key=lambda row: canonical_hash([self.seed, row.id]))
+        pool = list(_pool(rows, shape))
+        each = sum(len(answer.text) for answer in pool) / len(pool)
+
+        def affordable(answers: int, most: int) -> list[Example]:
+            if shape.kind in ("labels", "number"):
+                return drawn[:most]
+            return drawn[: max(_FEWEST_ROWS, min(most, int(_CHARACTERS / (each + 1) / answers)))]
+
+        first = affordable(len(pool), _FIRST_ROWS)
+        finalists = sorted(pool, key=lambda answer: -self._score(first, answer))[:_FINALISTS]
+        sample = affordable(len(finalists), _MOST_ROWS)
+        scores = [(self._score(sample, answer), answer) for answer in pool if answer in finalists]
+        best, answer = max(scores, key=lambda pair: pair[0])  # ties: the commoner one
+        if best <= 0:
+            raise NotOfferedError(f"{self.name}: by this metric no fixed answer scores anything")
+        wanted = given_text(answer)
+        return ConstantFitted(
+            answer,
+            dev,
+            {
+                "answer": wanted,
+                "share": sum(_key(_as_answer(row)) == _key(answer) for row in rows) / len(rows),
+                f"{learnt_on}_score": best,
+                "dev_evaluations": 0 if learnt_on == "train" else len(sample) * len(scores),
+                "tried": [
+                    {"answer": given_text(one)[:_SHOWN], f"{learnt_on}_score": score}
+                    for score, one in scores
+                ],
+                "notes": [],
+            },
+        )
+
+    def _score(self, rows: Sequence[Example], answer: Completion) -> float:
+        return self.scorer.aggregate([self.scorer.score(row, answer) for row in rows])
+
+
+def _as_answer(row: Example) -> Completion:
+    """The wanted answer, as if it were given."""
+    calls = (row.target or {}).get("tool_calls") or ()
+    return _completion(row.answer.strip(), tuple(calls))
+
+
+def _key(answer: Completion) -> tuple[str, str]:
+    """Equal for equal answers; ids of calls are no part of an answer."""
+    return answer.text, calls_as_text(answer.tool_calls)
+
+
+def _completion(text: str, calls: tuple[Mapping[str, Any], ...] = ()) -> Completion:
+    return Completion(text=text, tool_calls=calls, latency_s=0.0, finish_reason="stop")
+
+
+def _pool(rows: Sequence[Example], shape: AnswerShape) -> Iterator[Completion]:
+    """Distinct fixed answers that may score well, the likeliest first."""
+    seen: set[tuple[str, str]] = set()
+    for answer in _candidates(rows, shape):
+        if _key(answer) not in seen:
+            seen.add(_key(answer))
+            yield answer
+
+
+def _candidates(rows: Sequence[Example], shape: AnswerShape) -> Iterator[Completion]:
+    counts = Counter(_key(_as_answer(row)) for row in rows)
+    commonest = {key for key, _ in counts.most_common(_COMMONEST)}
+    first = {key: answer for row in rows if (key := _key(answer := _as_answer(row))) in commonest}
+    yield from (first[key] for key, _ in counts.most_common(_COMMONEST))
+    texts = [text for row in rows if (text := row.answer.strip())]
+    match shape.kind:
+        case "tool_calls":
+            yield _completion("")
+        case "json_list":
+            yield from map(_completion, _lists([json.loads(text) for text in texts]))
+        case "json_object":
+            yield _completion(_object([json.loads(text) for text in texts]))
+        case "number":
+            yield _completion(sorted(texts, key=_magnitude)[len(texts) // 2])
+        case "text" if texts:
+            by_length = sorted(texts, key=lambda text: (len(text), text))
+            for place in range(_TEXTS):
+                yield _completion(by_length[place * (len(by_length) - 1) // (_TEXTS - 1)])
+
+
+def _lists(values: Sequence[list[Any]]) -> Iterator[str]:
+    """The commonest item, the two commonest, and so on; and the list without any."""
+    counts = Counter(_dumped(item) for value in values for item in value)
+    items = [json.loads(text) for text, _ in counts.most_common(_LONGEST_LIST)]
+    for length in range(len(items) + 1):
+        yield _dumped(items[:length])
+
+
+def _object(values: Sequence[dict[str, Any]]) -> str:
+    """The commonest value of each key that most objects have."""
+    columns: dict[str, Counter[str]] = {}
+    for value in values:
+        for key, inner in value.items():
+            columns.setdefault(key, Counter())[_dumped(inner)] += 1
+    return _dumped(
+        {
+            key: json.loads(counts.most_common(1)[0][0])
+            for key, counts in columns.items()
+            if 2 * counts.total() > len(values)
+        }
+    )
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _magnitude(text: str) -> float:
+    from tunewise.scoring.numbers import last_number
+
+    number = last_number(text)
+    return float(number.value) if number is not None else 0.0
