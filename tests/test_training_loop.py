@@ -304,6 +304,17 @@ def test_a_model_on_a_server_cannot_be_trained_here(job):
         train(replace(job, model="openai:gpt-4"))
 
 
+def test_a_dev_row_that_the_template_cannot_keep_stops_the_run_too(job):
+    picture = {"type": "image_url", "image_url": {"url": "x"}}
+    broken = replace(
+        EXAMPLES[39],
+        messages=({"role": "user", "content": [picture]}, *EXAMPLES[39].messages[1:]),
+        source="dev.jsonl:9",
+    )
+    with pytest.raises(TrainingError, match=r"part 1 is of the type 'image_url'.*dev\.jsonl:9"):
+        train(replace(job, dev=[*EXAMPLES[32:39], broken]))
+
+
 def test_the_sweep_takes_the_lowest_dev_loss(job):
     value, trials = choose_learning_rate(job, [1e-5, 1e-2], fraction=0.5)
     assert value == 1e-2

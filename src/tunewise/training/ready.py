@@ -66,6 +66,9 @@ class Ready:
         gate(findings, self.items)
         self.dev, dev_findings = self.method.encode(encoder, self.job.dev, limit)
         self._report(dev_findings, "dev")
+        # What cannot be written for the model is a fault wherever it stands; another row less on
+        # dev would choose by other rows than the study's.
+        gate([f for f in dev_findings if f.code == "not_rendered"], self.items)
         self.left_out = {f.code: f.count for f in findings if f.code in LEFT_OUT}
         self.method.open(loaded, self.job.seed)
         self.setup: Setup = prepare(loaded, fine_tune, self.job.seed, self.job.start)
