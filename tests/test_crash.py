@@ -167,3 +167,30 @@ def test_a_folder_that_cannot_be_written_is_replaced(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = crash.write_crash_report(ValueError("x"), [])
     assert path is not None and path.parent == tmp_path
+
+
+def test_a_thread_of_a_command_ends_in_a_sentence(tmp_path: Path) -> None:
+    code = f"""
+import sys, threading
+import tunewise.cli as cli
+
+def run(_):
+    thread = threading.Thread(target=lambda: dict()[{SECRET!r}])
+    thread.start()
+    thread.join()
+    return 0
+
+cli._run = run
+sys.argv = ["tunewise", "--workspace", {str(tmp_path)!r}, "routes"]
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: A thread of this command met what should not happen")
+    the_report(tmp_path / "crashes")

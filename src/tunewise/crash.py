@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -123,6 +123,19 @@ class LogFormatter(logging.Formatter):
             return super().formatException(ei)
         path = write_crash_report(error, sys.argv[1:])
         return f"  {told} (the full report: {path or 'could not be written'})"
+
+
+def tell_of_threads(show: Callable[[TunewiseError], None]) -> None:
+    """What ends a thread is told as ``unforeseen`` is; Python itself would print a traceback."""
+
+    def ended(ending: threading.ExceptHookArgs) -> None:
+        error = ending.exc_value
+        if isinstance(error, TunewiseError):
+            show(error)
+        elif isinstance(error, Exception):
+            show(unforeseen(error, "A thread of this command"))
+
+    threading.excepthook = ended
 
 
 def log_to_stderr(pattern: str) -> None:

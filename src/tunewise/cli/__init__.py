@@ -10,13 +10,15 @@ from typing import Any
 
 def main() -> None:
     """Entry point of the ``tunewise`` command; turns known errors into words and exit codes."""
-    from tunewise.crash import name_folder, unforeseen
+    from tunewise.crash import name_folder, tell_of_threads, unforeseen
     from tunewise.errors import TunewiseError
 
     debug = bool(os.environ.get("TUNEWISE_DEBUG"))
     # Torch's threads wait by spinning, which slows them tenfold where the machine does other work.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     name_folder(sys.argv[1:], os.environ)
+    if not debug:
+        tell_of_threads(show_error)
     try:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
