@@ -20,6 +20,11 @@ _GROUPS = 5
 _PUNCTUATION = re.compile(r"(?<!\d)[.,;:!?'\"…‘’“”«»()\[\]{}*_/–—-](?!\d)")
 
 
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_TRUTHS = {"true": "1", "false": "0"}
+_MISSING = "nan"
+
+
 class LabelCounts:
     """Counts answers as long as they look like labels: few, short, and repeated."""
 
@@ -101,6 +106,7 @@ class LabelCounts:
             )
         if (spelt := self._spelt()) is not None:
             found.append(spelt)
+        found += self._doubtful()
         table = self.table()
         if table:
             rare = [label for label, count in table.items() if count < _RARE]
@@ -131,6 +137,42 @@ class LabelCounts:
                 )
         return found
 
+    def _doubtful(self) -> list[Finding]:
+        """Labels that are likely no class of their own: truths beside 1 and 0, NaN."""
+        if self.table() is None or self._written is None:
+            return []
+        found = []
+        folded: dict[str, list[str]] = {}
+        for answer in self._written:
+            folded.setdefault(_folded(answer), []).append(answer)
+        both = [t for t, number in _TRUTHS.items() if t in folded and number in folded]
+        if both:
+            answers = [answer for truth in both for answer in folded[truth]]
+            named = ", ".join(f"{folded[t][0]!r} and {folded[_TRUTHS[t]][0]!r}" for t in both)
+            found.append(
+                Finding(
+                    "label_truth",
+                    "warning",
+                    sum(self._written[answer] for answer in answers),
+                    tuple(place for answer in answers if (place := self._first[answer])),
+                    f"truths are written in two ways, and count as different labels: {named}",
+                    "Write them in one way.",
+                )
+            )
+        if missing := folded.get(_MISSING):
+            found.append(
+                Finding(
+                    "label_missing",
+                    "warning",
+                    sum(self._written[answer] for answer in missing),
+                    tuple(place for answer in missing if (place := self._first[answer])),
+                    f"the answer is {missing[0]!r}, which stands for a missing value; it counts as "
+                    "a label",
+                    "Leave these rows out, or give them a label.",
+                )
+            )
+        return found
+
     def _spelt(self) -> Finding | None:
         kept = self.spellings()
         if not kept or self._written is None:
@@ -159,4 +201,6 @@ class LabelCounts:
 def _folded(answer: str) -> str:
     """What is left of a label without case, spaces and punctuation; itself if that is nothing."""
     text = unicodedata.normalize("NFKC", answer).casefold()
+    if whole := _WHOLE.fullmatch(text.strip()):  # 1.0 is 1; but 1.10 may be a version, not 1.1
+        return whole[1]
     return "".join(_PUNCTUATION.sub("", text).split()) or answer.strip()

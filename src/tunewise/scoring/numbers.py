@@ -18,7 +18,11 @@ _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
     "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8",
 }  # fmt: skip
-_SEPARATORS = "'’\u00a0\u2009\u202f"
+_SEPARATORS = "'’\u00a0\u2007\u2009\u202f"
+# LaTeX between groups of digits: 9\,500, 9\;500, 9\:500, 9\ 500, 9~500, 9\thinspace 500.
+_LATEX = re.compile(r"(?<=\d)(?:\\[,;:! ]|~|\\thinspace(?![a-zA-Z])\s?)(?=\d{3}(?!\d))")
+# A plain space does so only where all groups have three digits, and no fraction follows: 1 100/200.
+_SPACED = re.compile(r"(?<![\w.,'/])(\d{1,3})((?: \d{3})+)(?![\w'/]|[.,]\d{3}|\s?/)")
 # Grouped in threes, or as in India (1,23,456); else plain digits; else a bare fraction (.5).
 _DIGITS = r"(?:\d{1,3}(?:[,_" + _SEPARATORS + r"]\d{2,3})*[,_" + _SEPARATORS + r"]\d{3}(?!\d)|\d+)"
 _NUMBER = re.compile(
@@ -45,11 +49,13 @@ class Number:
 def last_number(text: str, decimal: Literal[".", ","] = ".") -> Number | None:
     """The last number in a text, or None.
 
-    Understands signs, currency signs before the digits, thousands separators, decimals,
+    Understands signs, currency signs before the digits, thousands separators (LaTeX's, thin and
+    plain spaces between groups of three, too), decimals,
     exponents, fractions (``3/4``, ``1 3/4``, ``1½``) and percent signs. A hyphen between two
     numbers is a range, not a sign.
     """
-    text = text[-_READ:]
+    text = _LATEX.sub("\u2009", text[-_READ:].replace("{,}", ","))
+    text = _SPACED.sub(lambda found: found[0].replace(" ", "\u2009"), text)
     for vulgar, plain in _VULGAR.items():
         text = text.replace(vulgar, f" {plain}")
     if decimal == ",":
