@@ -27,7 +27,7 @@ def save_adapter(base: Path, folder: Path, seed: int = 1, **options: Any) -> Pat
         )
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
-            if "lora_magnitude" in name:
+            if "lora_magnitude" in name or "modules_to_save" in name:
                 weight.mul_(1 + 0.3 * torch.rand_like(weight))
     adapted.save_pretrained(folder)
     return folder

@@ -38,6 +38,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "rank_pattern": {"q_proj": 2},
         "alpha_pattern": {"layers.1.self_attn.q_proj": 3},
     },
+    "head": {"modules_to_save": ["lm_head"]},
+    "embedding and norms": {"modules_to_save": ["embed_tokens", "norm"]},
 }
 
 
@@ -92,7 +94,7 @@ def test_base_and_adapters_of_every_kind_in_one_batch_answer_as_the_local_engine
 ) -> None:
     jobs = []
     for i in range(20):
-        kind = [None, *KINDS][i % 5]
+        kind = [None, *KINDS][i % (1 + len(KINDS))]
         jobs.append((kind, sentence(i, 3 + (i * 7) % 60)))
     answers = at_once(
         client,

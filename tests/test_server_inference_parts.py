@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from inference_support import save_adapter
 from models_support import make_tokenizer, save_model, sentence
 from tunewise.errors import ModelError
+from tunewise.models.quiet import quiet
 from tunewise.server.inference import wire
+from tunewise.server.inference.adapters import replaces_modules
+from tunewise.server.inference.backend import Part
 from tunewise.server.inference.memory import Arenas, Budget, OutOfMemory, Shape
 from tunewise.server.inference.prefixes import BLOCK, PrefixCache
 from tunewise.server.inference.prepare import prepare
@@ -305,6 +310,39 @@ def test_adapters_that_cannot_be_served_say_why(folder: Path, tmp_path: Path) ->
     save_file({**weights, first: weights[first] * torch.inf}, good / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="no finite"):
         load_adapter(serving, str(good))
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}])
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens", "norm"])
+def test_adapters_with_modules_of_their_own_give_the_logits_of_peft(
+    module: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "base", **changes)
+    place = save_adapter(folder, tmp_path / "adapter", modules_to_save=[module])
+    assert replaces_modules(place) and not replaces_modules(folder)
+    with quiet():
+        base = AutoModelForCausalLM.from_pretrained(folder)
+        model = PeftModel.from_pretrained(base, str(place)).eval()
+    serving = load_serving(str(folder), Budget(1 << 30), str(place))
+    assert type(serving.backend).__name__ == "RaggedBackend"
+    updates, *_ = load_adapter(serving, str(place))
+    serving.table.add(1, updates)
+    ids = torch.tensor([[3, 5, 8, 13, 21]])
+    with torch.inference_mode():
+        wanted = model(ids).logits[0, -1]
+        for number, differs in ((1, False), (0, True)):
+            asked = Generate("r", ModelRef("m", None, "m"), None, tuple(ids[0].tolist()))
+            state = prepare(asked, serving, number)
+            row = state.sequences[0]
+            row.end = len(row.tokens)
+            serving.backend.begin(row, reuse=False)
+            found = serving.backend.step([Part(row, len(row.tokens), "last")]).parts[0][-1]
+            assert torch.allclose(found, wanted, atol=1e-5) is not differs
+    # What does not fit is refused before anybody is answered.
+    config = place / "adapter_config.json"
+    config.write_text(config.read_text().replace(f'"{module}"', '"score"'))
+    with pytest.raises(ModelError, match="no weights of score"):
+        load_serving(str(folder), Budget(1 << 30), str(place))
 
 
 def test_messages_cross_unchanged() -> None:

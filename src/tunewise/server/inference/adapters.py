@@ -37,7 +37,50 @@ _UNKNOWN = (
 )
 
 
-def read_adapter(folder: Path, layers: dict[str, AdapterLinear]) -> dict[str, Update]:
+def replaces_modules(folder: Path) -> bool:
+    """Whether an adapter brings whole modules of its own (peft's ``modules_to_save``)."""
+    try:
+        config = json.loads((folder / FILES[1]).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False  # what is wrong with it is told when it is read
+    return isinstance(config, dict) and bool(config.get("modules_to_save"))
+
+
+def put_modules(folder: Path, model: Any) -> frozenset[str]:
+    """Give ``model`` the modules that an adapter brings, in place of its own.
+
+    Returns:
+        The names of the replaced parameters.
+
+    Raises:
+        ModelError: missing or pickled files, or a module that the model does not have like that.
+    """
+    config, tensors = _config(folder, saved=True), _tensors(folder)
+    names = [str(name) for name in config["modules_to_save"]]
+    found: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        parameter, part = _split(key)
+        module = parameter.rpartition(".")[0]
+        if part is None and module.endswith(tuple(names)):  # as peft finds them
+            found[parameter] = tensor
+    for name in names:
+        if not any(parameter.rpartition(".")[0].endswith(name) for parameter in found):
+            raise _unfit(folder, f"it holds no weights of {name}, which it names")
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for parameter, tensor in found.items():
+        if parameter not in own or own[parameter].shape != tensor.shape:
+            raise _unfit(folder, f"the weight {parameter} has no counterpart in the model")
+        _require_finite(folder, parameter, tensor)
+        place, _, leaf = parameter.rpartition(".")
+        value = tensor.to(own[parameter].device, own[parameter].dtype)
+        # A parameter of its own, since the head may share the embedding's.
+        setattr(model.get_submodule(place), leaf, nn.Parameter(value, requires_grad=False))
+    return frozenset(found)
+
+
+def read_adapter(
+    folder: Path, layers: dict[str, AdapterLinear], replaced: frozenset[str] = frozenset()
+) -> dict[str, Update]:
     """The updates of an adapter, by the layer's name.
 
     Every file of the adapter is used or it is refused: half an adapter answers wrongly.
@@ -45,27 +88,21 @@ def read_adapter(folder: Path, layers: dict[str, AdapterLinear]) -> dict[str, Up
     Args:
         folder: with ``adapter_config.json`` and ``adapter_model.safetensors``.
         layers: the model's linear layers, by their names in it.
+        replaced: parameters that the model has from this adapter (``put_modules``).
 
     Raises:
         ModelError: missing or pickled files, an adapter of another kind or for another model, or
             weights that are no finite numbers.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config = _config(folder)
-    require_safetensors(folder, FILES[0])
-    try:
-        tensors = load_file(str(folder / FILES[0]))
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"the adapter cannot be read: {error}", where=str(folder)) from error
+    config, tensors = _config(folder, saved=bool(replaced)), _tensors(folder)
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         layer, part = _split(key)
+        if part is None and layer in replaced:
+            continue
         if part is None or layer not in layers:
             raise _unfit(folder, f"the weight {key} has no counterpart in the model")
-        if not bool(torch.isfinite(tensor).all()):
-            raise _unfit(folder, f"the weight {key} holds values that are no finite numbers")
+        _require_finite(folder, key, tensor)
         parts.setdefault(layer, {})[part] = tensor
     if not parts:
         raise _unfit(folder, "it holds no weights")
@@ -75,7 +112,23 @@ def read_adapter(folder: Path, layers: dict[str, AdapterLinear]) -> dict[str, Up
         raise _unfit(folder, f"its adapter_config.json makes no sense: {error}") from error
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    require_safetensors(folder, FILES[0])
+    try:
+        return load_file(str(folder / FILES[0]))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the adapter cannot be read: {error}", where=str(folder)) from error
+
+
+def _require_finite(folder: Path, key: str, tensor: torch.Tensor) -> None:
+    if not bool(torch.isfinite(tensor).all()):
+        raise _unfit(folder, f"the weight {key} holds values that are no finite numbers")
+
+
+def _config(folder: Path, *, saved: bool = False) -> dict[str, Any]:
     path = folder / FILES[1]
     if not path.is_file():
         raise ModelError("no adapter_config.json, so this is no adapter", where=str(folder))
@@ -86,7 +139,7 @@ def _config(folder: Path) -> dict[str, Any]:
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
         raise _unfit(folder, f"it is of the kind {kind}; served are LORA, with rsLoRA and DoRA")
-    odd = [key for key in _UNKNOWN if config.get(key)]
+    odd = [key for key in _UNKNOWN if config.get(key) and not (saved and key == "modules_to_save")]
     if config.get("bias", "none") != "none":
         odd.append("bias")
     if odd:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from tunewise.errors import TunewiseError
 from tunewise.models.names import parse_model
 from tunewise.models.trained_as import TrainedAs
+from tunewise.server.inference.adapters import replaces_modules
 from tunewise.server.inference.limits import EngineLimits
 from tunewise.server.inference.lora import Update
 from tunewise.server.inference.memory import Budget
@@ -29,7 +30,8 @@ from tunewise.server.inference.serving import (
     adapter_files,
     load_adapter,
     load_serving,
-    model_files,
+    serving_files,
+    serving_key,
 )
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class Models:
         self._limits, self._budget, self._post = limits, budget, post
         self._loader = ThreadPoolExecutor(1, "loader")
         self._in_memory: dict[str, Serving] = {}
+        self._modules: dict[str, tuple[Fingerprint, bool]] = {}
         self._loading: dict[_Key, list[Wish]] = {}
         self._parked: list[Wish] = []
         self._clock = count(1)
@@ -125,8 +128,10 @@ class Models:
         ]
 
     def _want(self, wish: Wish) -> None:
-        base, folder = wish.model.base, wish.model.adapter
-        serving = self._in_memory.get(base)
+        folder = wish.model.adapter
+        own = folder if folder is not None and self._brings_modules(folder) else None
+        key = serving_key(wish.model.base, own)
+        serving = self._in_memory.get(key)
         if serving is not None and serving.fingerprint != _files_of(serving):
             if serving.users:
                 self._parked.append(wish)
@@ -134,7 +139,7 @@ class Models:
             self._evict(serving)
             serving = None
         if serving is None:
-            self._load_base(wish)
+            self._load_base(wish, key, own)
             return
         serving.used = next(self._clock)
         adapter = None
@@ -142,7 +147,7 @@ class Models:
             adapter = serving.adapters.get(folder)
             if adapter is None or adapter.fingerprint != adapter_files(Path(folder)):
                 self._load(
-                    (base, folder),
+                    (key, folder),
                     wish,
                     lambda: load_adapter(serving, folder),
                     lambda got: self._add_adapter(serving, folder, got),
@@ -153,9 +158,17 @@ class Models:
         serving.users += 1
         wish.ready(Held(serving, adapter))
 
-    def _load_base(self, wish: Wish) -> None:
+    def _brings_modules(self, folder: str) -> bool:
+        """``replaces_modules``, remembered as long as the files stay as they are."""
+        files = adapter_files(Path(folder))
+        known = self._modules.get(folder)
+        if known is None or known[0] != files:
+            known = self._modules[folder] = (files, replaces_modules(Path(folder)))
+        return known[1]
+
+    def _load_base(self, wish: Wish, key: str, own: str | None) -> None:
         base = wish.model.base
-        if (base, None) not in self._loading:
+        if (key, None) not in self._loading:
             size = _size_on_disk(base)
             limit = self._limits.bytes
             if limit is not None and size > limit:
@@ -168,10 +181,10 @@ class Models:
                 self._parked.append(wish)
                 return
         self._load(
-            (base, None),
+            (key, None),
             wish,
-            lambda: load_serving(base, self._budget),
-            lambda serving: self._add_base(base, serving),
+            lambda: load_serving(base, self._budget, own),
+            self._add_base,
         )
 
     def _load(
@@ -206,9 +219,9 @@ class Models:
         for wish in self._loading.pop(key):
             wish.failed(_unloadable(wish.model, error))
 
-    def _add_base(self, base: str, serving: Serving) -> None:
+    def _add_base(self, serving: Serving) -> None:
         serving.used = next(self._clock)
-        self._in_memory[base] = serving
+        self._in_memory[serving.key] = serving
         gc.collect()
         gc.freeze()  # what lies in a model is never garbage; looking at it again costs time
 
@@ -216,7 +229,7 @@ class Models:
         self, serving: Serving, folder: str, got: tuple[dict[str, Update], Fingerprint, TrainedAs]
     ) -> None:
         updates, files, trained = got
-        if self._in_memory.get(serving.base) is not serving:
+        if self._in_memory.get(serving.key) is not serving:
             return
         old = serving.adapters.pop(folder, None)
         if old is not None and not old.users:
@@ -238,9 +251,9 @@ class Models:
             few = len(self._in_memory) + loading < self._limits.models
             if few and (self._limits.bytes is None or total <= self._limits.bytes):
                 return True
-            busy_loading = {base for base, _ in self._loading}
+            busy_loading = {key for key, _ in self._loading}
             idle = [
-                s for s in self._in_memory.values() if not s.users and s.base not in busy_loading
+                s for s in self._in_memory.values() if not s.users and s.key not in busy_loading
             ]
             if not idle:
                 return False
@@ -249,13 +262,13 @@ class Models:
     def _evict(self, serving: Serving) -> None:
         log.info("%s leaves memory", serving.base)
         serving.backend.forget()
-        del self._in_memory[serving.base]
+        del self._in_memory[serving.key]
         self.on_evict(serving)
         gc.unfreeze()
 
 
 def _files_of(serving: Serving) -> Fingerprint:
-    return model_files(serving.loaded.folder)
+    return serving_files(serving.loaded.folder, serving.own)
 
 
 def _size_on_disk(base: str) -> int:

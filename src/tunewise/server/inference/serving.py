@@ -18,7 +18,7 @@ from tunewise.models.names import parse_model
 from tunewise.models.output_head import sharpen
 from tunewise.models.raw_form import raw_template
 from tunewise.models.trained_as import TRAINED_AS, TrainedAs, trained_as
-from tunewise.server.inference.adapters import FILES, open_layers, read_adapter
+from tunewise.server.inference.adapters import FILES, open_layers, put_modules, read_adapter
 from tunewise.server.inference.backend import Backend, Part
 from tunewise.server.inference.forward import DirectForward, Forward, OwnForward
 from tunewise.server.inference.lora import AdapterLinear, AdapterTable, Update
@@ -59,6 +59,8 @@ class Serving:
 
     Attributes:
         base: as in ``ModelRef.base``.
+        own: folder of the adapter that brings whole modules, which stand in this copy of the base;
+            None where any adapter may be put on it. ``replaced`` are those modules' parameters.
         users: requests that need it; it stays while there are any.
         used: when it was used last, for choosing what goes first.
     """
@@ -78,7 +80,14 @@ class Serving:
     users: int = 0
     used: int = 0
 
+    own: str | None = None
+    replaced: frozenset[str] = frozenset()
     _raw: Any = None
+
+    @property
+    def key(self) -> str:
+        """What it is known by among those in memory."""
+        return serving_key(self.base, self.own)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -94,11 +103,20 @@ class Serving:
         return self._raw
 
 
-def load_serving(base: str, budget: Budget) -> Serving:
+def serving_key(base: str, own: str | None) -> str:
+    """See ``Serving.key``; ``own`` as there."""
+    return base if own is None else f"{base}\n{own}"
+
+
+def load_serving(base: str, budget: Budget, own: str | None = None) -> Serving:
     """Load a base model. Runs beside the serving of others.
 
+    Args:
+        own: folder of an adapter that brings whole modules: they take the base's places.
+
     Raises:
-        ModelError: it cannot be loaded (``load_local``), or is no model of this machine.
+        ModelError: it cannot be loaded (``load_local``), or is no model of this machine, or the
+            adapter's modules do not fit (``put_modules``).
     """
     ref = parse_model(base)
     if not ref.is_local:
@@ -108,6 +126,7 @@ def load_serving(base: str, budget: Budget) -> Serving:
             hint="Give a folder, a hub id, or tunewise/tiny.",
         )
     loaded = load_local(ref)
+    replaced = frozenset() if own is None else put_modules(Path(own), loaded.model)
     sharpen(loaded.model)
     head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     vocabulary = int(head.weight.shape[0])
@@ -131,7 +150,9 @@ def load_serving(base: str, budget: Budget) -> Serving:
         texts=TokenTexts(loaded.tokenizer),
         vocabulary=vocabulary,
         longest_token=max(map(len, loaded.tokenizer.get_vocab())),
-        fingerprint=model_files(loaded.folder),
+        fingerprint=serving_files(loaded.folder, own),
+        own=own,
+        replaced=replaced,
         bytes=sum(t.numel() * t.element_size() for t in loaded.model.parameters()),
     )
 
@@ -144,7 +165,11 @@ def load_adapter(serving: Serving, folder: str) -> tuple[dict[str, Update], Fing
     """
     place = Path(folder)
     with torch.inference_mode():
-        return read_adapter(place, serving.layers), adapter_files(place), trained_as(place)
+        return (
+            read_adapter(place, serving.layers, serving.replaced),
+            adapter_files(place),
+            trained_as(place),
+        )
 
 
 def adapter_files(folder: Path) -> Fingerprint:
@@ -152,9 +177,10 @@ def adapter_files(folder: Path) -> Fingerprint:
     return fingerprint(folder, *FILES, TRAINED_AS)
 
 
-def model_files(folder: Path) -> Fingerprint:
-    """What a model's files look like from outside."""
-    return fingerprint(folder, "*.safetensors", "config.json", TRAINED_AS)
+def serving_files(folder: Path, own: str | None) -> Fingerprint:
+    """What the files of a model, and of the adapter that is part of it, look like from outside."""
+    model = fingerprint(folder, "*.safetensors", "config.json", TRAINED_AS)
+    return model if own is None else model + adapter_files(Path(own))
 
 
 def fingerprint(folder: Path, *patterns: str) -> Fingerprint:
