@@ -353,3 +353,18 @@ def test_the_page_s_package_runs_as_it_stands(
     assert (found["majority"]["answer"], found["second"]["answer"]) == (first, second)
     assert (tmp_path / "figures.csv").read_text().splitlines()[1] == "2,train/loss,0.5"
     sys.modules.pop("acme_plugin")
+
+
+def test_misspelt_parts_are_told_with_their_lines_before_anything_runs(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "name: s\nmetric: exactmatch\nfine_tune:\n  route: lokal\n  report_to: [mlflow, wandbb]\n"
+    )
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    for told in (
+        "study.yaml:2: metric: there is no metric called 'exactmatch'. Did you mean exact_match?",
+        "study.yaml:4: fine_tune.route: there is no route called 'lokal'. Did you mean local?",
+        "study.yaml:5: fine_tune.report_to[1]: there is no tracker called 'wandbb'. Did you mean",
+    ):
+        assert told in str(caught.value)

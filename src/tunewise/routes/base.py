@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunewise.data.findings import Finding
-from tunewise.errors import TrainingError, TunewiseError
-from tunewise.plugins import Group
+from tunewise.errors import TunewiseError
+from tunewise.study.parts import ROUTES as ROUTES
 from tunewise.training.job import TrainingJob, TrainingResult
 
 if TYPE_CHECKING:
@@ -156,17 +156,6 @@ class Route(Protocol):
     def attach(self, id: str) -> Handle:
         """A job that was submitted before, perhaps by another process."""
         ...
-
-
-ROUTES = Group(
-    "tunewise.routes",
-    what="route",
-    where="fine_tune.route",
-    error=TrainingError,
-    needs=("name", "capabilities", "missing", "check", "forecast", "submit", "attach"),
-)
-"""Entry points that name a class or function; called with what it takes of ``servers`` (the
-study's) and ``prices`` (of its price file, or None), by keyword, it returns a ``Route``."""
 
 
 def open_route(

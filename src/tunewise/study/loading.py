@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, TunewiseError
+from tunewise.plugins import Group
 from tunewise.study.complaints import Complaint, Places, complaints_of, study_error
 from tunewise.study.overrides import apply_overrides, set_at, steps_of
+from tunewise.study.parts import ROUTES, SCORERS, TRACKERS
 from tunewise.study.paths import DATA_SUFFIXES, with_paths
 from tunewise.study.schema import Study
 from tunewise.study.yaml_source import KeyPath, parse_yaml, read_text
@@ -125,6 +127,7 @@ def _loaded(
     study = _checked(raw, places)
     _checked_numbers(study, places)
     _checked_primary(study, places)
+    _checked_parts(study, places)
     resolved = with_paths(study, raw, directory, places)
     return LoadedStudy(_checked(resolved, places), path, directory, raw, places)
 
@@ -152,6 +155,28 @@ def _checked_numbers(study: Study, places: Places) -> None:
                 yield from walk(inner, (*path, index))
 
     complaints = list(walk(study.model_dump(), ()))
+    if complaints:
+        raise study_error(complaints, places)
+
+
+def _checked_parts(study: Study, places: Places) -> None:
+    """The metric, the route and the trackers are installed; a name that is misspelt is told now,
+    not when an hour has gone into baselines. Nothing is imported."""
+    trackers = [
+        (("fine_tune", "report_to", index), TRACKERS, name)
+        for index, name in enumerate(study.fine_tune.report_to)
+    ]
+    named: list[tuple[KeyPath, Group, str]] = [
+        (("metric",), SCORERS, study.metric.name),
+        (("fine_tune", "route"), ROUTES, study.fine_tune.route),
+        *trackers,
+    ]
+    complaints = []
+    for path, group, name in named:
+        try:
+            group.find(name)
+        except TunewiseError as error:
+            complaints.append(Complaint(path, error.message, error.hint))
     if complaints:
         raise study_error(complaints, places)
 

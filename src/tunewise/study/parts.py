@@ -1,4 +1,4 @@
-"""The parts that a study names and packages bring: kinds of candidates, metrics.
+"""The parts that a study names and packages bring: candidates, metrics, routes, trackers.
 
 What the program asks of a kind before it makes a candidate are its ``Traits``.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, TrainingError
 from tunewise.plugins import Group
 
 KINDS = Group(
@@ -29,6 +29,27 @@ SCORERS = Group(
 )
 """Entry points that name a class or function; called with the study's ``metric.options`` as
 keywords, it returns a :class:`tunewise.scoring.base.Scorer`."""
+
+ROUTES = Group(
+    "tunewise.routes",
+    what="route",
+    where="fine_tune.route",
+    error=TrainingError,
+    needs=("name", "capabilities", "missing", "check", "forecast", "submit", "attach"),
+)
+"""Entry points that name a class or function; called with what it takes of ``servers`` (the
+study's) and ``prices`` (of its price file, or None), by keyword, it returns a ``Route``."""
+
+TRACKERS = Group(
+    "tunewise.trackers",
+    what="tracker",
+    where="fine_tune.report_to",
+    error=TrainingError,
+    needs=("log", "finish"),
+)
+"""Entry points that name what is called with a ``TrackedRun`` and gives a ``Tracker``. It may
+declare ``needs``: a module that it imports when it opens, and the package to install for it; and
+``unattended_without()``: the environment variable that a server lacks to open it, or None."""
 
 
 @dataclass(frozen=True, slots=True)

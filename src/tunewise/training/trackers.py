@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tunewise.errors import TrainingError
-from tunewise.plugins import Group
 from tunewise.study.keys import redact
+from tunewise.study.parts import TRACKERS as TRACKERS
 from tunewise.training.job import OnEvent, TrainingJob
 
 
@@ -49,18 +49,6 @@ class Tracker(Protocol):
     def finish(self, *, succeeded: bool) -> None:
         """The process ends; the run may still go on in another."""
         ...
-
-
-TRACKERS = Group(
-    "tunewise.trackers",
-    what="tracker",
-    where="fine_tune.report_to",
-    error=TrainingError,
-    needs=("log", "finish"),
-)
-"""Entry points that name what is called with a ``TrackedRun`` and gives a ``Tracker``. It may
-declare ``needs``: a module that it imports when it opens, and the package to install for it; and
-``unattended_without()``: the environment variable that a server lacks to open it, or None."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
