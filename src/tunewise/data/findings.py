@@ -23,6 +23,7 @@ class Problem:
         where: ``file:line`` (JSON arrays and tables without lines: the row's number).
         fatal: the row cannot be used and is left out.
         hint: what to do about it.
+        options: as of :class:`tunewise.errors.DataError`.
     """
 
     code: str
@@ -30,10 +31,11 @@ class Problem:
     where: str
     fatal: bool = True
     hint: str | None = None
+    options: Mapping[str, str] | None = None
 
     def as_error(self) -> DataError:
         """The problem as an exception."""
-        return DataError(self.message, where=self.where, hint=self.hint)
+        return DataError(self.message, where=self.where, hint=self.hint, options=self.options)
 
 
 OnProblem = Callable[[Problem], None]
@@ -42,8 +44,14 @@ OnProblem = Callable[[Problem], None]
 class RowError(DataError):
     """A row that cannot become an example; the reader adds where it stands."""
 
-    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, options=options)
         self.code = code
 
 
@@ -91,6 +99,7 @@ class _Entry:
     safe_fix: bool
     count: int = 0
     rows: list[str] = field(default_factory=list)
+    size: int = 0
 
 
 class FindingBook:
@@ -108,12 +117,15 @@ class FindingBook:
         fix: str,
         *,
         safe_fix: bool = False,
+        size: int = 0,
     ) -> None:
-        """Count one row. The first row's message and fix stand for the kind."""
+        """Count one row. Message and fix of the first, or of the largest, stand for the kind."""
         entry = self._entries.get(code)
         if entry is None:
             entry = self._entries[code] = _Entry(severity, message, fix, safe_fix)
         entry.count += 1
+        if size > entry.size:
+            entry.size, entry.message, entry.fix = size, message, fix
         if len(entry.rows) < SHOWN_ROWS:
             entry.rows.append(row)
 
@@ -121,9 +133,9 @@ class FindingBook:
         """Count a reader's problem."""
         severity: Severity = "error" if problem.fatal else "warning"
         fix = problem.hint or "Correct the row, or leave it out."
-        self.add(
-            problem.code, problem.where, severity, problem.message, fix, safe_fix=problem.fatal
-        )
+        # Leaving out what another encoding would read is no mending.
+        safe = problem.fatal and problem.code != "wrong_encoding"
+        self.add(problem.code, problem.where, severity, problem.message, fix, safe_fix=safe)
 
     def put(self, finding: Finding) -> None:
         """Add a finding that is counted already, unless it is empty."""

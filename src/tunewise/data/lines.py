@@ -181,7 +181,9 @@ def _wrong_encoding(line: bytes, start: int, error: UnicodeDecodeError) -> RowEr
         "wrong_encoding",
         f"byte 0x{line[error.start]:02x} at byte offset {start + error.start} is not UTF-8; "
         f"the line looks like {likely}",
-        f"Save the file as UTF-8, or set `data.encoding: {likely}`.",
+        f"Save the file as UTF-8, or name its encoding: `--encoding {likely}`, in a study "
+        f"`data.encoding: {likely}`.",
+        {"--encoding": likely},
     )
 
 
@@ -263,9 +265,7 @@ def json_array(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
         except UnicodeError as error:
             for number, line in lines(path, encoding):
                 if isinstance(line, RowError) and line.code == "wrong_encoding":
-                    raise DataError(
-                        line.message, where=f"{path}:{number}", hint=line.hint
-                    ) from None
+                    raise line.at(f"{path}:{number}") from None
             raise DataError(f"the text cannot be decoded: {error}", where=str(path)) from None
 
 
@@ -294,7 +294,7 @@ def csv_rows(path: Path, encoding: str | None = None) -> Iterator[Numbered]:
     first = next(source, None)
     for number, problem in waiting:  # without its header no row of a table can be understood
         assert isinstance(problem, RowError)
-        raise DataError(problem.message, where=f"{path}:{number}", hint=problem.hint)
+        raise problem.at(f"{path}:{number}")
     if first is None:
         return
     separator = max("\t;,", key=first.count)

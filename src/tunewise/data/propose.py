@@ -15,8 +15,9 @@ from tunewise.data.chat import Example, text_of
 from tunewise.data.formats import split_name
 from tunewise.data.label_lists import label_lists
 from tunewise.data.labels import LabelCounts
-from tunewise.data.read import parts_of, read_examples
+from tunewise.data.read import parts_of
 from tunewise.data.split import TEST_MOST, TEST_ROWS, TEST_SHARE
+from tunewise.data.unreadable import Unreadable
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
 from tunewise.words import plural
@@ -54,13 +55,14 @@ def propose(
         model: the model of the study.
 
     Raises:
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or too many rows of a file cannot.
     """
-    stream = read_examples(path, columns=columns, encoding=encoding, on_problem=_skip)
+    watch = Unreadable(columns, encoding)
+    stream = watch.read(path)
     rows = list(itertools.islice(stream, LOOKED_AT))
+    watch.check()
     if not rows:
-        # Once more without a collector, so that the first problem is told.
-        next(read_examples(path, columns=columns, encoding=encoding))
+        raise DataError("there are no rows", where=str(path))
     more = next(stream, None) is not None
     judged = [row for row in rows if row.desirable is not None]
     looked_at, rows = len(rows), [row for row in rows if row.desirable is not False]
@@ -93,7 +95,7 @@ def propose(
         reasons.append("method dpo: the rows have a wanted and an unwanted answer")
     study["forgetting"] = {"suite": "general", "veto": False}
     _explain_splits(path, rows, reasons)
-    return Proposal(study, reasons, _warnings(rows, more))
+    return Proposal(study, reasons, [*watch.told(), *_warnings(rows, more)])
 
 
 def _metric(rows: Sequence[Example], reasons: list[str]) -> tuple[str, list[str] | None]:

@@ -165,7 +165,7 @@ def _example(
             raise row
         return to_example(row, format, columns, source=where, warn=warn)
     except RowError as error:
-        report(Problem(error.code, error.message, where, hint=error.hint))
+        report(Problem(error.code, error.message, where, True, error.hint, error.options))
         return None
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tunewise.data.chat import Example
@@ -21,9 +20,9 @@ from tunewise.data.content import (
     seconds_of,
     word_hashes,
 )
-from tunewise.data.findings import OnProblem
 from tunewise.data.near_duplicates import NearDuplicates, clusters
 from tunewise.data.read import read_examples
+from tunewise.data.unreadable import Unreadable
 from tunewise.errors import DataError
 from tunewise.study.schema import Data
 
@@ -49,12 +48,12 @@ class Split:
     how: dict[str, Any] = field(default_factory=dict)
 
 
-def read_split(data: Data, *, on_problem: OnProblem | None = None) -> Split:
+def read_split(data: Data, unreadable: Unreadable | None = None) -> Split:
     """Read a study's data and split it, or take the splits that it gives.
 
     Args:
         data: the study's ``data``; relative paths are relative to the working folder.
-        on_problem: as in :func:`tunewise.data.read.read_examples`.
+        unreadable: counts rows that cannot be read; without it the first is an error.
 
     Raises:
         DataError: no data is named, it cannot be read, or too few rows are there to split.
@@ -62,7 +61,7 @@ def read_split(data: Data, *, on_problem: OnProblem | None = None) -> Split:
     rows: list[Example] = []
     sources = {"train": data.train, "dev": data.dev, "test": data.test}
     if data.examples is not None:
-        rows = _read(data.examples, data, on_problem)
+        rows = _read(data.examples, data, unreadable)
         sources["train"] = None
     if not any((data.examples, *sources.values())):
         raise DataError(
@@ -70,7 +69,7 @@ def read_split(data: Data, *, on_problem: OnProblem | None = None) -> Split:
         )
     for name, source in sources.items():
         if source is not None:
-            rows += [replace(row, split=name) for row in _read(source, data, on_problem)]
+            rows += [replace(row, split=name) for row in _read(source, data, unreadable)]
     seen = len(rows)
     if data.max_rows is not None:
         rows = draw(rows, data.max_rows)
@@ -258,12 +257,7 @@ def _rank(key: int) -> int:
     return int.from_bytes(hashlib.sha256(b"split" + key.to_bytes(8, "big")).digest()[:8], "big")
 
 
-def _read(source: str, data: Data, on_problem: OnProblem | None) -> list[Example]:
-    return list(
-        read_examples(
-            Path(source) if Path(source).expanduser().exists() else source,
-            columns=data.columns,
-            encoding=data.encoding,
-            on_problem=on_problem,
-        )
-    )
+def _read(source: str, data: Data, unreadable: Unreadable | None) -> list[Example]:
+    if unreadable is not None:
+        return list(unreadable.read(source))
+    return list(read_examples(source, columns=data.columns, encoding=data.encoding))

@@ -34,11 +34,13 @@ from tunewise.report.document import (
 )
 from tunewise.scoring.base import SetFigures, SetWarnings
 from tunewise.study.schema import CandidateSpec, Study
+from tunewise.training.left_out import LEFT_OUT
 from tunewise.verdict.curve import NoFit, fit_learning_curve
 from tunewise.verdict.decision import Decision, decide
 from tunewise.verdict.forgetting import Forgetting
 from tunewise.verdict.planning import mde, mde_decide, mde_from_discordance
 from tunewise.verdict.sentence import headline
+from tunewise.words import plural
 
 Gate = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
 GUESSED_DISCORDANCE = 0.2
@@ -244,6 +246,7 @@ class _Judge:
         n = len(data.get("test_ids") or [])
         return Audit(
             rows=data.get("rows", {}),
+            unreadable=data.get("unreadable", 0),
             findings=[AuditFinding.model_validate(f) for f in data.get("findings", [])],
             split=data.get("split"),
             prompt_tokens_median=data.get("prompt_tokens_median"),
@@ -280,6 +283,13 @@ class _Judge:
         if isinstance(scorer, SetWarnings):
             for name, arm in (self.measured.test or self.measured.dev).items():
                 found += [f"{name}: {text}" for text in scorer.warnings(arm.item_scores()[0])]
+        found += [
+            f"{run.candidate}: {plural(count, 'row')} of {run.rows + count:,} not learnt from: "
+            f"{LEFT_OUT.get(code, code)}."
+            for run in self.measured.training
+            if run.rows is not None
+            for code, count in run.rows_left_out.items()
+        ]
         opened = self.case.store.result("test")
         if opened and opened["opened"] > 1:
             found.append(

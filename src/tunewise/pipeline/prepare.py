@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any
 from tunewise.candidates.recorded import examples_from_recorded, recorded_answers
 from tunewise.data.audit import AuditReport, audit_rows
 from tunewise.data.chat import Example, canonical_hash
-from tunewise.data.findings import FindingBook, Problem
+from tunewise.data.findings import Finding, FindingBook
 from tunewise.data.leaks import Leaks
-from tunewise.data.read import read_examples
 from tunewise.data.split import Split, read_split
+from tunewise.data.unreadable import Unreadable
 from tunewise.errors import DataError
 from tunewise.pipeline.evidence import commonest, dev_by_hash
 from tunewise.pipeline.reporter import Reporter
@@ -32,32 +32,36 @@ class Prepared:
 
     Attributes:
         split: train, dev and test; every answer in them is wanted.
-        problems: rows that could not be read, with their reasons.
+        problems: what the readers found wrong with rows, by kind.
+        unreadable: rows that could not be read, in a sentence for each file.
+        unreadable_count: how many there are.
         unwanted: rows of train whose answer is labelled as not wanted (KTO). They are no
             reference, no example to show and nothing to imitate.
         unwanted_count: such rows in all three parts.
     """
 
     split: Split
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Finding, ...] = ()
     unwanted: tuple[Example, ...] = ()
     unwanted_count: int = 0
+    unreadable: tuple[str, ...] = ()
+    unreadable_count: int = 0
 
 
 def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Prepared:
     """The study's rows, split. Deterministic: the same files give the same splits.
 
     Raises:
-        DataError: they cannot be read, or there are too few to split.
+        DataError: they cannot be read, too many of a file cannot, or there are too few to split.
     """
-    problems: list[Problem] = []
+    watch = Unreadable(study.data.columns, study.data.encoding)
     try:
         if study.only_recorded:
-            split = _recorded_split(study, specs, folder, problems.append)
+            split = _recorded_split(study, specs, folder, watch)
         else:
-            split = read_split(study.data, on_problem=problems.append)
+            split = read_split(study.data, watch)
     except DataError as error:
-        raise _with_reason(error, study, problems) from error
+        raise _with_reason(error, study, watch) from error
     parts = (split.train, split.dev, split.test)
     train, dev, test = (tuple(r for r in part if r.desirable is not False) for part in parts)
     count = sum(map(len, parts)) - len(train) - len(dev) - len(test)
@@ -72,29 +76,32 @@ def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Pre
         raise DataError("there are no test rows", where="data", hint="Set `data.test`.")
     unwanted = tuple(row for row in split.train if row.desirable is False)
     return Prepared(
-        replace(split, train=train, dev=dev, test=test), tuple(problems), unwanted, count
+        replace(split, train=train, dev=dev, test=test),
+        tuple(watch.findings()),
+        unwanted,
+        count,
+        tuple(watch.told()),
+        watch.count,
     )
 
 
-def _with_reason(error: DataError, study: Study, problems: Sequence[Problem]) -> DataError:
+def _with_reason(error: DataError, study: Study, watch: Unreadable) -> DataError:
     """An error about a whole data set, with its file, and with the first row that was left out."""
-    left_out = [p for p in problems if p.fatal]
     data = study.data
     where = error.where or data.examples or data.train or data.test
     message, hint = error.message, error.hint
-    if error.where is None and left_out:
-        first = left_out[0]
-        message += f"; {len(left_out):,} rows were left out, the first at {first.where}: "
+    if error.where is None and (first := watch.first) is not None:
+        message += f"; {watch.count:,} rows were left out, the first at {first.where}: "
         message += first.message
         hint = first.hint or hint
-    return DataError(message, where=where, hint=hint)
+    return DataError(message, where=where, hint=hint, options=error.options)
 
 
 def _recorded_split(
     study: Study,
     specs: Sequence[CandidateSpec],
     folder: Path,
-    on_problem: Callable[[Problem], None],
+    watch: Unreadable,
 ) -> Split:
     """Rows of a study whose answers were all made elsewhere: only dev and test matter."""
     answers = [recorded_answers(spec, folder) for spec in specs if spec.answers is not None]
@@ -104,18 +111,9 @@ def _recorded_split(
     if data.examples or data.test:
         source = data.test or data.examples
         assert source is not None
-        rows = [
-            replace(row, split=splits.get(row.id, row.split))
-            for row in read_examples(
-                source, columns=data.columns, encoding=data.encoding, on_problem=on_problem
-            )
-        ]
+        rows = [replace(row, split=splits.get(row.id, row.split)) for row in watch.read(source)]
         if data.train:
-            train = list(
-                read_examples(
-                    data.train, columns=data.columns, encoding=data.encoding, on_problem=on_problem
-                )
-            )
+            train = list(watch.read(data.train))
     else:
         rows = examples_from_recorded(answers)
     if study.dev_fraction is not None and not any(r.split == "dev" for r in rows):
@@ -146,7 +144,7 @@ def audit_stage(
     split = prepared.split
     book = FindingBook()
     for problem in prepared.problems:
-        book.add_problem(problem)
+        book.put(problem)
     with_text = any(row.messages for row in split.test)
     report: AuditReport | None = None
     if with_text:
@@ -157,7 +155,7 @@ def audit_stage(
             )
     leaks = report.leaks if report else None
     ids = [row.id for row in split.test]
-    warnings = []
+    warnings = list(prepared.unreadable)
     if study.only_recorded:
         warnings.append("Whether the systems had seen the test rows before cannot be verified.")
         if not split.train:
@@ -186,6 +184,7 @@ def audit_stage(
             {k: v for k, v in finding.as_dict().items() if k != "safe_fix"} for finding in findings
         ],
         "wanted_alike": {k: _wanted_alike(v) for k, v in _parts(split).items()},
+        "unreadable": prepared.unreadable_count,
         "flagged": list(leaks.leave_out) if leaks else [],
         "leaked_share": _leaked_share(leaks),
         "broken": _broken(split),

@@ -146,7 +146,10 @@ class Session:
     @cached_property
     def prepared(self) -> Prepared:
         with self.reporter.task("reading rows"):
-            return read_rows(self.study, self.study.candidates or [], self.directory)
+            found = read_rows(self.study, self.study.candidates or [], self.directory)
+        for sentence in found.unreadable:
+            self.reporter.warn(sentence)
+        return found
 
     @property
     def train(self) -> tuple[Example, ...]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from tunewise.data.chat import Example
-from tunewise.data.columns import written
 from tunewise.data.findings import OnProblem
 from tunewise.data.read import read_examples
+from tunewise.data.unreadable import audit_command
 from tunewise.errors import DataError, UsageError
 from tunewise.models.names import TINY, parse_model
 from tunewise.study.loading import load_study
@@ -90,12 +89,8 @@ class Sources:
 
     def command(self, file: str | None = None) -> str:
         """What audits this again, or one ``file`` of it."""
-        parts = ["tunewise", "audit", file or self.named]
-        if self.columns and (file or not _is_study(self.named)) and (said := written(self.columns)):
-            parts += ["--columns", said]
-        if self.encoding and (file or not _is_study(self.named)):
-            parts += ["--encoding", self.encoding]
-        return shlex.join(parts)
+        study = file is None and _is_study(self.named)
+        return audit_command(file or self.named, self.columns, self.encoding, study=study)
 
 
 def sources_of(

@@ -18,8 +18,7 @@ from tunewise.candidates.prompting import Limits, Prompting
 from tunewise.data.chat import Example
 from tunewise.data.content import content_hash, hash64, question_words
 from tunewise.data.documents import stream_documents
-from tunewise.data.findings import FindingBook
-from tunewise.data.read import read_examples
+from tunewise.data.unreadable import Unreadable
 from tunewise.errors import DataError
 from tunewise.pipeline.reporter import Reporter
 from tunewise.study.schema import CandidateSpec, Study
@@ -70,13 +69,13 @@ def read_training_rows(
         DataError: nothing can be read, or no row is left to learn from.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    book = FindingBook()
+    watch = Unreadable(study.data.columns, study.data.encoding)
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     splits, ranks = array("B"), array("Q")
     unwanted = 0
     try:
         with reporter.task("reading rows"):
-            for example, split in _streamed(study, book):
+            for example, split in _streamed(study, watch):
                 if example.desirable is False and not study.fine_tune.learns_unwanted:
                     unwanted += 1
                     continue
@@ -86,10 +85,12 @@ def read_training_rows(
     except BaseException:
         file.close()
         raise
-    for finding in book.findings():
-        first = f", the first at {finding.rows[0]}" if finding.rows else ""
-        left_out = " left out" if finding.severity == "error" else ""
-        reporter.warn(f"{plural(finding.count, 'row')}{left_out}: {finding.message}{first}")
+    for sentence in watch.told():
+        reporter.warn(sentence)
+    for finding in watch.findings():
+        if finding.severity != "error":
+            first = f", the first at {finding.rows[0]}" if finding.rows else ""
+            reporter.warn(f"{plural(finding.count, 'row')}: {finding.message}{first}")
     if unwanted:
         reporter.warn(
             f"{plural(unwanted, 'row')} left out: the answer is labelled as not wanted, and "
@@ -110,8 +111,6 @@ def read_training_rows(
         hint = "Rows that call themselves test are not learnt from." if len(codes) else None
         if not len(codes) and unwanted:
             hint = "Every answer is labelled as not wanted. `method: kto` learns from such rows."
-        elif not len(codes) and book.findings():
-            hint = f"All were left out: {book.findings()[0].message}. {book.findings()[0].fix}"
         raise DataError(
             "there are no rows to learn from",
             where=study.data.train or study.data.documents,
@@ -125,7 +124,7 @@ def read_training_rows(
 _SPLITS = ("train", "dev", "test")
 
 
-def _streamed(study: Study, book: FindingBook) -> Iterator[tuple[Example, str]]:
+def _streamed(study: Study, watch: Unreadable) -> Iterator[tuple[Example, str]]:
     data = study.data
     if study.fine_tune.method == "pretrain" and data.documents is not None:
         from tunewise.training.methods.pretrain import as_example
@@ -135,9 +134,7 @@ def _streamed(study: Study, book: FindingBook) -> Iterator[tuple[Example, str]]:
     for name, source in (("train", data.train), ("dev", data.dev)):
         if source is None:
             continue
-        for example in read_examples(
-            source, columns=data.columns, encoding=data.encoding, on_problem=book.add_problem
-        ):
+        for example in watch.read(source):
             split = name if name == "dev" else example.split or name
             yield replace(example, split=split), split
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.data.chat import Example, canonical_hash
+from tunewise.data.findings import Finding
 from tunewise.errors import BudgetError, StudyError, TrainingError
 from tunewise.models.raw_form import Form
 from tunewise.models.template_date import today
@@ -20,8 +21,9 @@ from tunewise.routes.base import Forecast, Route, open_route
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job import TrainingJob, TrainingResult, date_of
+from tunewise.training.left_out import MOST_TOO_LONG
 from tunewise.training.trackers import check_trackers
-from tunewise.words import plural
+from tunewise.words import plural, some_of
 
 DEFAULT_EPOCHS = 3.0
 
@@ -145,8 +147,8 @@ class Tuner:
             asked: whether the tuned model will be asked afterwards.
 
         Raises:
-            TrainingError: the label audit found an error (the message names rows), or a tracker
-                of ``report_to`` is not there.
+            TrainingError: the label audit found an error (the message names rows), too many rows
+                are too long, or a tracker of ``report_to`` is not there.
         """
         trackers = self.study.fine_tune.report_to
         if trackers and not self.on_this_machine:
@@ -168,9 +170,24 @@ class Tuner:
                 hint=first.fix,
             )
         for finding in findings:
+            if finding.code == "too_long":
+                self._refuse_too_long(finding)
             if finding.severity == "warning":
                 rows = f" ({plural(finding.count, 'row')}: {self._places(finding.rows)})"
                 self.reporter.warn(finding.message + (rows if finding.rows else ""))
+
+    def _refuse_too_long(self, finding: Finding) -> None:
+        total = len(self.train)
+        if finding.count <= MOST_TOO_LONG * total:
+            return
+        limit = self.study.fine_tune.max_length
+        raise TrainingError(
+            f"{some_of(finding.count, total, 'row', 'is', 'are')} longer than the limit and would "
+            f"not be learnt, more than a tenth: {finding.message}",
+            where="data" if limit is None else "fine_tune.max_length",
+            hint=f"{finding.fix} Rows that are not to be learnt belong out of the file. "
+            f"The first: {self._places(finding.rows)}.",
+        )
 
     def _places(self, ids: Sequence[str], most: int = 3) -> str:
         """Some rows as ``file:line``, since an id may be a hash; by id where lines are shared."""
@@ -287,6 +304,8 @@ class Tuner:
             tuned_model=str(result.adapter or result.model or result.remote),
             train_loss=thinned([(i + 1, v) for i, v in enumerate(result.train_loss)]),
             dev_loss=[(s, v) for s, v in result.dev_loss],
+            rows=len(job.examples) - sum(result.rows_left_out.values()),
+            rows_left_out=dict(result.rows_left_out),
         )
         return result, run
 

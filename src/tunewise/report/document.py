@@ -189,6 +189,7 @@ class Audit(Part):
     """The data before anything is trained."""
 
     rows: dict[str, int] = Field(default_factory=dict, description="rows per split")
+    unreadable: int = Field(0, description="rows that could not be read and are left out")
     findings: list[AuditFinding] = Field(default_factory=list)
     split: str | None = Field(None, description="how the rows were split, in words")
     prompt_tokens_median: float | None = None
@@ -241,6 +242,10 @@ class TrainingRun(Part):
     peak_memory_mb: float | None = None
     forecast_memory_mb: float | None = None
     dev_score: float | None = None
+    rows: int | None = Field(None, description="rows learnt from")
+    rows_left_out: dict[str, int] = Field(
+        default_factory=dict, description="rows not learnt from, by reason (too_long, …)"
+    )
     tuned_model: str | None = Field(None, description="folder or provider's name")
     train_loss: list[tuple[int, float]] = Field(
         default_factory=list, description="[step, loss] pairs"

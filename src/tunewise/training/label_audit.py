@@ -12,6 +12,7 @@ from tunewise.models.chat_format import template_forms
 from tunewise.models.template_check import missing_field
 from tunewise.training.encode import Encoder
 from tunewise.training.items import Items
+from tunewise.training.left_out import LEFT_OUT
 from tunewise.training.rows import EncodedRow
 
 _TEXTS: dict[str, tuple[Severity, str, str]] = {
@@ -103,10 +104,6 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
 }
 
 
-LEFT_OUT = frozenset({"too_long", "equal_answers", "no_teacher_answer"})
-"""Codes of rows that are left out and counted; any other row with a finding is still learnt."""
-
-
 def encode_and_audit(
     encoder: Encoder, examples: Iterable[Example], max_length: int | None
 ) -> tuple[Items, list[Finding]]:
@@ -155,7 +152,8 @@ def note(book: FindingBook, code: str, row: str) -> None:
 def note_too_long(book: FindingBook, row: str, tokens: int, limit: int) -> None:
     """Count a row that is left out for its length."""
     severity, message, fix = _TEXTS["too_long"]
-    book.add("too_long", row, severity, f"{message} ({tokens:,} tokens, limit {limit:,})", fix)
+    message = f"{message} (the longest has {tokens:,} tokens, the limit is {limit:,})"
+    book.add("too_long", row, severity, message, fix, size=tokens)
 
 
 def no_chat_template() -> Finding:

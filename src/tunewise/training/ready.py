@@ -14,7 +14,8 @@ from tunewise.training.batches import BatchPlan
 from tunewise.training.checkpoint import Progress
 from tunewise.training.encode import Encoder
 from tunewise.training.job import OnEvent, TrainingJob
-from tunewise.training.label_audit import LEFT_OUT, gate
+from tunewise.training.label_audit import gate
+from tunewise.training.left_out import LEFT_OUT
 from tunewise.training.memory import (
     MOST_TOKENS,
     MemoryPlan,

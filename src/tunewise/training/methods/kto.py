@@ -49,16 +49,19 @@ class KahnemanTversky(Method):
             labelled = _labelled(example)
             if not labelled:
                 note(book, "no_label", example.id)
+            longest = 0
             for answer, desirable in labelled:
                 row = encode_answer(encoder, example, answer)
                 if limit is not None and len(row.ids) > limit:
-                    note_too_long(book, row.id, len(row.ids), limit)
+                    longest = max(longest, len(row.ids))
                     continue
                 rows.append(row)
                 labels.append(float(desirable))
                 sources.append(number)
                 for code in answer_problems(encoder, example, (answer,), (row,)):
                     note(book, code, row.id)
+            if limit is not None and longest:
+                note_too_long(book, example.id, longest, limit)
         items = Items(width=2)
         half = len(rows) // 2  # neighbours may be answers to one prompt
         for i, (row, source) in enumerate(zip(rows, sources, strict=True)):
