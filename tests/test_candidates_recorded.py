@@ -47,7 +47,7 @@ def test_answers_are_matched_by_id(tmp_path: Path) -> None:
     chosen = fitted.chosen()
     assert chosen["missing"] == {"count": 1, "ids": ["gone"]}
     assert chosen["extra"] == {"count": 1, "ids": ["z"]}
-    assert chosen["notes"] == ["1 lines have the key 'note', which means nothing here"]
+    assert chosen["notes"] == ["1 line has the key 'note', which means nothing here"]
     assert fitted.request(row("a", "q", "A")) is None
     json.dumps(chosen)
 
@@ -70,7 +70,7 @@ def test_several_seeds_are_kept(tmp_path: Path) -> None:
 def test_rows_in_another_split_are_told(tmp_path: Path) -> None:
     path = _file(tmp_path / "a.jsonl", [{"id": "a", "answer": "x", "split": "test"}])
     fitted = Recorded("r", read_recorded([path])).fit([row("a", "q", "x")], [])
-    assert "1 rows are in another split here" in fitted.chosen()["notes"][0]
+    assert "1 row is in another split here" in fitted.chosen()["notes"][0]
 
 
 def test_examples_from_scores_alone(tmp_path: Path) -> None:

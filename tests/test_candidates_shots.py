@@ -236,7 +236,7 @@ def test_one_long_row_gets_fewer_shots() -> None:
     assert not any("too long" in note for note in fitted.chosen()["notes"])
     assert 0 < len(fitted.request(long).messages) // 2 < 4
     assert fitted.chosen()["notes"] == [
-        "1 rows were too long for all 4 shots and were asked with fewer"
+        "1 row was too long for all 4 shots and was asked with fewer"
     ]
 
 

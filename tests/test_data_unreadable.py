@@ -42,7 +42,7 @@ def test_a_file_in_another_encoding_stops_init_and_run_and_the_cure_reads_all_of
     tmp_path: Path,
 ) -> None:
     (tmp_path / "rows.csv").write_bytes(table(120).encode("windows-1252"))
-    says = ["rows.csv: 96 of 120 rows cannot be read", "lines 3, 4, 5", "and 91 more", "0xf6"]
+    says = ["rows.csv:3: 96 of 120 rows cannot be read", "lines 3, 4, 5", "and 91 more", "0xf6"]
     init = refused("init", "rows.csv", cwd=tmp_path, code=3, says=says)
     command = init.err[init.err.index("tunewise init") :].strip()
     assert command == "tunewise init rows.csv --encoding windows-1252"
@@ -104,7 +104,7 @@ def test_one_in_a_hundred_is_the_limit_by_file(tmp_path: Path, bad: int, stops: 
         return
     with pytest.raises(DataError, match="be read") as error:
         read_split(data, watch)
-    assert error.value.where == data.train
+    assert error.value.where == f"{data.train}:{len(good) + 1}"
     assert ("--fix" in str(error.value.hint)) == (bad < 100)  # nothing to write where all are bad
 
 

@@ -177,12 +177,10 @@ def test_ids_that_do_not_match_are_told(bench: Bench) -> None:
     verdict = bench.run("data: {test: rows.jsonl}")
     assert row(verdict, "zero_shot").failures == 2
     assert (
-        f"zero_shot: 2 rows have no recorded answer and count as wrong (r{N - 3}, r{N - 2})."
+        f"zero_shot: 2 rows without a recorded answer count as wrong (r{N - 3}, r{N - 2})."
         in verdict.warnings
     )
-    assert (
-        f"tuned: 1 recorded ids belong to no row and are not used (r{N - 1})." in verdict.warnings
-    )
+    assert f"tuned: 1 recorded id of no row is not used (r{N - 1})." in verdict.warnings
 
 
 MONEY = {"tuned": ", usd_per_1k_requests: 0.2, usd_once: 1200", "big": ", usd_per_1k_requests: 2"}

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from tunewise.data.chat import Completion, Example, Progress, Request, canonical_hash
 from tunewise.scoring.base import ItemScore, Scorer
+from tunewise.scoring.best import score_answer
 
 Effort = Literal["quick", "standard", "thorough"]
 FIRST_LOOK: Mapping[Effort, int] = {"quick": 40, "standard": 100, "thorough": 200}
@@ -169,7 +170,7 @@ class DevSearch(Generic[OptionT]):
         completions = self._answer(requests, self._step if self._progress else None)
         for i, completion in zip(places, completions, strict=True):
             trial.completions[i] = completion
-            trial.items[i] = self._scorer.score(self._dev[i], completion)
+            trial.items[i] = score_answer(self._scorer, self._dev[i], completion)
         self._done += len(places)
 
     def _step(self, done: int, _of: int) -> None:

@@ -23,7 +23,9 @@ from tunewise.candidates.one_vs_rest import THRESHOLDS, OneVsRest, Thresholded
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.data.label_lists import label_lists
 from tunewise.scoring.base import Scorer
+from tunewise.scoring.best import score_answers
 from tunewise.study.schema import CandidateSpec
+from tunewise.words import plural, verb
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -227,8 +229,7 @@ class Classifier:
     def _score(self, dev: Sequence[Example], completions: Sequence[Completion]) -> float | None:
         if not dev:
             return None
-        pairs = zip(dev, completions, strict=True)
-        return self.scorer.aggregate([self.scorer.score(e, c) for e, c in pairs])
+        return self.scorer.aggregate(score_answers(self.scorer, dev, completions))
 
 
 def _fits(
@@ -286,7 +287,11 @@ def _notes(
 ) -> list[str]:
     notes = []
     if len(rows) < len(train):
-        notes.append(f"{len(train) - len(rows)} training rows without text or answer were not used")
+        unused = len(train) - len(rows)
+        notes.append(
+            f"{plural(unused, 'training row')} without text or answer "
+            f"{verb(unused, 'was', 'were')} not used"
+        )
     if len(sample) < len(rows):
-        notes.append(f"C was chosen with {len(sample)} training rows, then all were used")
+        notes.append(f"C was chosen with {plural(len(sample), 'training row')}, then all were used")
     return notes

@@ -19,6 +19,7 @@ from tunewise.candidates.context import BuildContext
 from tunewise.data.chat import Completion, Example, Progress, Request, canonical_hash
 from tunewise.scoring.answers import calls_as_text, given_text
 from tunewise.scoring.base import BatchScorer, Scorer
+from tunewise.scoring.best import score_answers
 from tunewise.study.schema import CandidateSpec
 
 _COMMONEST = 8
@@ -139,7 +140,7 @@ class Constant:
         )
 
     def _score(self, rows: Sequence[Example], answer: Completion) -> float:
-        return self.scorer.aggregate([self.scorer.score(row, answer) for row in rows])
+        return self.scorer.aggregate(score_answers(self.scorer, rows, [answer] * len(rows)))
 
 
 def _as_answer(row: Example) -> Completion:

@@ -24,6 +24,7 @@ from tunewise.candidates.wordings import Wording
 from tunewise.data.chat import Example, Progress, Request
 from tunewise.models.engine import Engine
 from tunewise.study.schema import CandidateSpec
+from tunewise.words import plural, verb
 
 Selection = Literal["fixed", "nearest"]
 K = (4, 8, 16)
@@ -143,10 +144,10 @@ class FewShot(Prompted):
         def chosen() -> dict[str, Any]:
             ids = None if option.fixed is None else [shot.id for shot in option.fixed]
             said = list(notes)
-            if option.trimmed:
+            if n := len(option.trimmed):
                 said.append(
-                    f"{len(option.trimmed)} rows were too long for all {option.k} shots and "
-                    "were asked with fewer"
+                    f"{plural(n, 'row')} {verb(n, 'was', 'were')} too long for all {option.k} "
+                    f"shots and {verb(n, 'was', 'were')} asked with fewer"
                 )
             return {**choice.as_dict(), "shots": ids, "notes": said}
 

@@ -18,6 +18,7 @@ from tunewise.candidates.wordings import Wording
 from tunewise.data.chat import Example, Progress, Request
 from tunewise.models.engine import Engine
 from tunewise.study.schema import CandidateSpec
+from tunewise.words import plural, verb
 
 INSTRUCTION = "Use the numbered passages before the question to answer it."
 
@@ -71,9 +72,10 @@ class PassageOption:
         """What a reader should know about the requests so far."""
         if not self.trimmed:
             return []
+        n = len(self.trimmed)
         return [
-            f"{len(self.trimmed)} rows were too long for all {self.k} passages and were asked "
-            "with fewer"
+            f"{plural(n, 'row')} {verb(n, 'was', 'were')} too long for all {self.k} passages and "
+            f"{verb(n, 'was', 'were')} asked with fewer"
         ]
 
 

@@ -20,6 +20,7 @@ from tunewise.data.findings import RowError
 from tunewise.data.lines import json_lines
 from tunewise.errors import DataError
 from tunewise.study.schema import CandidateSpec
+from tunewise.words import plural, verb
 
 _KEYS = frozenset(
     {"id", "answer", "score", "split", "prompt_tokens", "completion_tokens", "latency_s", "seed"}
@@ -176,13 +177,14 @@ class RecordedFitted:
 
     def chosen(self) -> Mapping[str, Any]:
         notes = []
-        if self._elsewhere:
+        if n := len(self._elsewhere):
             notes.append(
-                f"{len(self._elsewhere)} rows are in another split here than in the answer file: "
-                + ", ".join(self._elsewhere[:_SHOWN])
+                f"{plural(n, 'row')} {verb(n, 'is', 'are')} in another split here than in the "
+                "answer file: " + ", ".join(self._elsewhere[:_SHOWN])
             )
         for key, count in self.answers.unknown_keys.items():
-            notes.append(f"{count} lines have the key {key!r}, which means nothing here")
+            lines = f"{plural(count, 'line')} {verb(count, 'has', 'have')}"
+            notes.append(f"{lines} the key {key!r}, which means nothing here")
         missing, extra = self.missing, self.extra
         return {
             "recorded": len(self.answers.ids),

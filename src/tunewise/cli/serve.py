@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewise.words import plural
+
 HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Where its data lie. [default: $TUNEWISE_HOME/server]"),
@@ -135,7 +137,7 @@ def backup(
     from tunewise.server.backup import write_backup
 
     count, size = write_backup(_settings(config, home=home, database=database), file)
-    put(f"{file}: {count} files, {size:,} bytes.\n")
+    put(f"{file}: {plural(count, 'file')}, {size:,} bytes.\n")
 
 
 @server.command(epilog="Example: tunewise server restore monday.tar --home new-home")
@@ -152,7 +154,7 @@ def restore(
     settings = _settings(config, home=home, database=database)
     count = read_backup(settings, file)
     home = settings.home
-    put(f"{count} files restored to {home}.\nStart: tunewise serve --home {home}\n")
+    put(f"{plural(count, 'file')} restored to {home}.\nStart: tunewise serve --home {home}\n")
 
 
 def _settings(config: Path | None, **given: Any) -> Any:

@@ -83,7 +83,9 @@ def show_proposal(written: Written) -> None:
         console.print(Text(f"  {visible(reason)}"))
     for warning in proposal.warnings:
         console.print(Text(f"  Note: {visible(warning)}", style="yellow"))
-    console.print(f"Next: tunewise run {written.path}", soft_wrap=True, highlight=False)
+    console.print(
+        f"Next: tunewise {proposal.command} {written.path}", soft_wrap=True, highlight=False
+    )
 
 
 def show_audit(outcome: AuditOutcome, fixed: Path | None, as_json: bool) -> None:
@@ -94,7 +96,8 @@ def show_audit(outcome: AuditOutcome, fixed: Path | None, as_json: bool) -> None
     console = Output()
     report = outcome.report
     rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in report.rows.items())
-    console.print(f"[bold]{rows or 'no'}[/bold] rows in {report.seconds:.1f} s", highlight=False)
+    noun = "row" if sum(report.rows.values()) == 1 else "rows"
+    console.print(f"[bold]{rows or 'no'}[/bold] {noun} in {report.seconds:.1f} s", highlight=False)
     if report.left_out:
         console.print(f"Rows that cannot be used: {fmt.count(report.left_out)}", style="red")
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -117,7 +120,7 @@ def show_audit(outcome: AuditOutcome, fixed: Path | None, as_json: bool) -> None
     if outcome.fixes is not None:
         changes = ", ".join(f"{n} {code}" for code, n in outcome.fixes.counts.items()) or "nothing"
         console.print(
-            f"Wrote {fmt.count(outcome.fixes.written)} rows to {fixed}; "
+            f"Wrote {fmt.plural(outcome.fixes.written, 'row')} to {fixed}; "
             f"left out or changed: {changes}",
             soft_wrap=True,
             highlight=False,

@@ -59,7 +59,9 @@ def show_training(tuned: Tuned, as_json: bool) -> None:
     if left_out:
         text += f"; {fmt.plural(left_out, 'row')} left out"
     if rows["test"]:
-        text += f"; {fmt.count(rows['test'])} test rows stayed out, so that a later verdict holds"
+        text += (
+            f"; {fmt.plural(rows['test'], 'test row')} stayed out, so that a later verdict holds"
+        )
     console.print(text)
     console.print(f"{'adapter' if tuned.adapter else 'model'}: {run.tuned_model}", style="bold")
     if tuned.folder is not None:

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 FEW_ROWS = 10
 """Hosted services take no training file with fewer rows."""
 _SAMPLE = 500
+_REPEATED = (
+    "the row repeats an earlier one word for word",
+    "Keep one of them; repeats weigh more in training and hide a small data set.",
+)
 Source = str | Path | Mapping[str, str | Path]
 
 
@@ -77,7 +81,9 @@ def audit(
 
     def rows() -> Iterator[Example]:
         for split, part in sources.items():
-            read = read_examples(part, columns=columns, encoding=encoding, on_problem=on_problem)
+            read = read_examples(
+                part, columns=columns, encoding=encoding, on_problem=on_problem, texts=True
+            )
             yield from (replace(row, split=split) for row in read) if split else read
 
     for part in sources.values():
@@ -142,6 +148,8 @@ class _Run:
     repeats: Repeats = field(default_factory=Repeats)
     without_system: int = 0
     wanted: int = 0
+    texts: int = 0
+    _text_hashes: set[int] = field(default_factory=set)
     _files: array[int] = field(default_factory=lambda: array("I"))
     _lines: array[int] = field(default_factory=lambda: array("I"))
     _names: dict[str, int] = field(default_factory=dict)
@@ -151,6 +159,9 @@ class _Run:
     def add(self, row: Example) -> None:
         split = row.split or "train"
         self.rows[split] += 1
+        if row.is_text:
+            self._add_text(row)
+            return
         file, _, line = (row.source or row.id).rpartition(":")
         self._files.append(self._names.setdefault(file, len(self._names)))
         self._lines.append(int(line) if file and line.isdecimal() else len(self._lines) + 1)
@@ -168,6 +179,16 @@ class _Run:
             if self._check is None:
                 self._check = LeakCheck(self.shared, self.near_duplicates, overlap=self.splits)
             self._check.add(row, split)
+
+    def _add_text(self, row: Example) -> None:
+        """A text of which nothing is asked: it has no labels, leaks or contradictions."""
+        self.texts += 1
+        place, key = row.source or row.id, hash(row.answer)
+        if key in self._text_hashes:
+            self.book.add("exact_duplicate", place, "info", *_REPEATED, safe_fix=True)
+        self._text_hashes.add(key)
+        self.tokens.add(row)
+        self._check_personal_data(row, place)
 
     def _check_answer(self, row: Example, answer: str) -> None:
         place = row.source or row.id
@@ -224,6 +245,9 @@ class _Run:
                 f"the row has more than {self.max_tokens} tokens and would be cut",
                 "Shorten it, or allow more tokens.",
             )
+        self._check_personal_data(row, place)
+
+    def _check_personal_data(self, row: Example, place: str) -> None:
         text = "\n".join(map(text_of, row.messages))
         for kind in personal_data(text):
             self.book.add(
@@ -297,14 +321,9 @@ class _Run:
         )
 
     def _count_repeats(self) -> None:
-        self._put(
-            "exact_duplicate",
-            "info",
-            self.repeats.duplicates(),
-            "the row repeats an earlier one word for word",
-            "Keep one of them; repeats weigh more in training and hide a small data set.",
-            safe_fix=True,
-        )
+        repeated = self.repeats.duplicates()
+        if len(repeated):
+            self._put("exact_duplicate", "info", repeated, *_REPEATED, safe_fix=True)
         self._put(
             "contradicting_answers",
             "warning",
@@ -373,6 +392,19 @@ class _Run:
                     else "Without wanted answers there is nothing to tune for or to test on.",
                 )
             )
+        if self.texts:
+            self.book.put(
+                Finding(
+                    "text_alone",
+                    "info",
+                    self.texts,
+                    (),
+                    f"{some_of(self.texts, n + self.texts, 'row', 'is', 'are')} a text of which "
+                    "nothing is asked: for continued pretraining, and nothing to test on",
+                    "Train with `--method pretrain`; a verdict needs rows with an answer too.",
+                )
+            )
+        n += self.texts
         if n < FEW_ROWS:
             self.book.put(
                 Finding(

@@ -34,6 +34,8 @@ class Example:
             ``assistant``), unless the row has none.
         tools: tool definitions offered to the model, in OpenAI's form.
         rejected: for preference data, the answer that is *not* wanted.
+        references: further answers that are as right as the wanted one, in any order; metrics
+            score by the best of all.
         desirable: for single-answer preference data (KTO), whether the answer is a good one.
         group: rows of one group (document, user, template) never stand in two splits.
         time: ISO 8601 or a number; where all rows have one, splits are temporal.
@@ -48,6 +50,7 @@ class Example:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     rejected: Message | None = None
+    references: tuple[Message, ...] = ()
     desirable: bool | None = None
     group: str | None = None
     time: str | float | None = None
@@ -72,6 +75,11 @@ class Example:
     def answer(self) -> str:
         """The text of the wanted answer; empty where there is none."""
         return text_of(self.target) if self.target is not None else ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a text of which nothing is asked, for pretraining."""
+        return len(self.messages) == 1 and self.target is not None
 
     @property
     def user_text(self) -> str:

@@ -18,7 +18,9 @@ from tunewise.data.messages import (
 )
 
 Row = Mapping[str, Any]
-Format = Literal["chat", "pair", "alpaca", "openai_preference", "preference", "desirability"]
+Format = Literal[
+    "chat", "pair", "alpaca", "openai_preference", "preference", "desirability", "text"
+]
 
 PAIRS: tuple[tuple[str, str], ...] = (
     ("input", "output"),
@@ -38,7 +40,8 @@ EXPECTED = (
     "Expected `messages`; or `conversations`; or a pair such as "
     + ", ".join(f"`{a}`/`{b}`" for a, b in PAIRS[:5])
     + "; or `prompt`, `chosen` and `rejected`; or "
-    "`input`, `preferred_output` and `non_preferred_output`. "
+    "`input`, `preferred_output` and `non_preferred_output`; or a question and `answers` as SQuAD "
+    "has them. "
     "Where yours are called otherwise, say so under `data.columns` "
     "(`input: my_question`, `output: my_answer`)."
 )
@@ -149,6 +152,15 @@ def _desirability(row: Row, used: set[str], warn: Warn) -> Conversation:
     return (*conversation[:3], bool(label))
 
 
+def _text(row: Row, used: set[str], warn: Warn) -> Conversation:
+    """A text of which nothing is asked, as ``pretrain`` learns it."""
+    used.add("text")
+    said = text(row.get("text"), "text")
+    if not said.strip():
+        raise RowError("empty_text", "the text is empty", "Leave the row out.")
+    return [{"role": "assistant", "content": said}], (), None, None
+
+
 READERS: Mapping[Format, Reader] = {
     "chat": _chat,
     "pair": _pair,
@@ -156,6 +168,7 @@ READERS: Mapping[Format, Reader] = {
     "openai_preference": _openai_preference,
     "preference": _preference,
     "desirability": _desirability,
+    "text": _text,
 }
 
 

@@ -103,6 +103,6 @@ def fix_file(
         if on_problem:
             on_problem(problem)
 
-    rows = read_examples(source, columns=columns, encoding=encoding, on_problem=collect)
+    rows = read_examples(source, columns=columns, encoding=encoding, on_problem=collect, texts=True)
     write_jsonl(out, (to_row(row) for row in fix(rows, fixes, spellings)))
     return fixes

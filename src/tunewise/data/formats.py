@@ -2,7 +2,8 @@
 
 Understood: OpenAI chat and preference rows, prompt/completion, input/output and its many names,
 alpaca and ShareGPT (LLaMA-Factory's forms with ``chosen``/``rejected`` and ``kto_tag`` too),
-``prompt``/``chosen``/``rejected``, and labelled single answers (KTO).
+``prompt``/``chosen``/``rejected``, labelled single answers (KTO), SQuAD's rows, rows with several
+right answers (``references``), and texts alone, for pretraining.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunewise.data.chat import Example, text_of
+from tunewise.data.chat import Example, Message, text_of
 from tunewise.data.columns import likely_columns, written
-from tunewise.data.content import hash_of, seconds_of
+from tunewise.data.content import hash_of, same_answer, seconds_of
 from tunewise.data.conversations import (
     EXPECTED,
     READERS,
@@ -26,7 +27,8 @@ from tunewise.data.conversations import (
     pair_of,
 )
 from tunewise.data.findings import RowError
-from tunewise.data.messages import Warn, check_text, parsed
+from tunewise.data.messages import Warn, check_text, message_of, parsed
+from tunewise.data.references import several
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
 
@@ -41,6 +43,11 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
+# Beside a text, these say where it is from and nothing that a model should answer.
+_TEXT_ALONE = frozenset(
+    {"text", "id", "doc_id", "document_id", "title", "url", "source", "date", "time", "timestamp"}
+    | {"created", "author", "lang", "language", "license", "split", "group", "meta", "metadata"}
+)
 _DOCUMENT_COLUMNS = dict.fromkeys(("doc_ids", "doc_id", "document_ids", "document_id", "documents"))
 
 
@@ -90,7 +97,7 @@ def detect(rows: Sequence[Row], columns: Columns | None = None) -> Format:
     votes: dict[Format, int] = {}
     for row in rows:
         try:
-            found = _format_of(rename(row, columns))
+            found = _format_of(several(rename(row, columns))[0])
         except RowError:
             continue
         if found:
@@ -132,12 +139,13 @@ def to_example(
             "Every row must be an object with named fields, such as {…}.",
         )
     columns = columns or _NO_COLUMNS
-    row = rename(row, columns)
     used: set[str] = set()
     warn = warn or _ignore
     try:
+        row, further = several(rename(row, columns))
         conversation, tools, rejected, desirable = READERS[format](row, used, warn)
-        check_conversation(conversation)
+        if format != "text":
+            check_conversation(conversation)
         for message in conversation:
             content = message["content"]
             if len(message) > 2 or not isinstance(content, str) or not content.isascii():
@@ -148,6 +156,8 @@ def to_example(
         example, named = _with_extras(row, used, conversation, tools, rejected, desirable, source)
         if format == "pair" and _is_completion(row, example):
             example = replace(example, completion=True)
+        if further:
+            example = replace(example, references=_messages(further, example, warn))
         return example, named
     except RecursionError:
         raise RowError("data_type", "the row is nested too deeply") from None
@@ -164,10 +174,14 @@ def to_row(example: Example) -> dict[str, Any]:
         }
     elif example.completion:
         row |= {"prompt": text_of(example.messages[0]), "completion": example.answer}
+    elif example.is_text:
+        row["text"] = example.answer
     else:
         row["messages"] = list(example.messages)
     if example.desirable is not None:
         row["kto_tag"] = example.desirable
+    if example.references:
+        row["references"] = [_plainly(message) for message in example.references]
     if example.tools:
         row["tools"] = list(example.tools)
     for key in ("group", "time", "split"):
@@ -175,12 +189,29 @@ def to_row(example: Example) -> dict[str, Any]:
             row[key] = getattr(example, key)
     if example.documents:
         row["doc_ids"] = list(example.documents)
-    if example.metadata:
-        row["metadata"] = dict(example.metadata)
+    metadata = {k: v for k, v in example.metadata.items() if k != "references" or k not in row}
+    if metadata:
+        row["metadata"] = metadata
     return row
 
 
 _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+def _messages(further: Sequence[object], row: Example, warn: Warn) -> tuple[Message, ...]:
+    """Further right answers as messages, without those that say what the wanted one says."""
+    found: list[Message] = []
+    for answer in further:
+        message = message_of(answer, warn, "references")
+        check_text(message)
+        if not any(same_answer(message, other) for other in (row.target, *found)):
+            found.append(message)
+    return tuple(found)
+
+
+def _plainly(message: Message) -> object:
+    plain = message.keys() == {"role", "content"} and isinstance(message["content"], str)
+    return message["content"] if plain else message
 
 
 def _yaml(name: str) -> str:
@@ -190,7 +221,7 @@ def _yaml(name: str) -> str:
 
 
 _NO_COLUMNS = Columns()
-_OPTIONAL = frozenset({"id", "group", "time", "documents", "system"})
+_OPTIONAL = frozenset({"id", "group", "time", "documents", "system", "references"})
 _LATEST = 1e15  # nothing later is a time, not even in milliseconds; NaN fails too
 _MAPPED = tuple(Columns.model_fields)
 
@@ -216,7 +247,9 @@ def _format_of(row: Row) -> Format | None:
         return "preference"
     if "instruction" in has and "output" in row:
         return "alpaca"
-    return "pair" if pair_of(row) else None
+    if pair_of(row):
+        return "pair"
+    return "text" if isinstance(row.get("text"), str) and _TEXT_ALONE.issuperset(has) else None
 
 
 def _with_extras(

@@ -26,6 +26,7 @@ from tunewise.data.content import (
 from tunewise.data.findings import SHOWN_ROWS, Finding
 from tunewise.data.near_duplicates import NearDuplicates
 from tunewise.data.spool import Spool
+from tunewise.words import verb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,47 +104,53 @@ class Leaks:
                     severity,
                     len(ids),
                     ids[:SHOWN_ROWS],
-                    message.format(n=len(ids), share=share),
+                    message.format(n=len(ids), share=share, **_forms(len(ids))),
                     fix,
                 )
             )
         return [finding for finding in found if finding.count]
 
 
+def _forms(n: int) -> dict[str, str]:
+    """The verbs of the sentences below, and the noun's ending."""
+    verbs = {"stand": "stands", "belong": "belongs", "are": "is", "have": "has", "use": "uses"}
+    return {"s": "" if n == 1 else "s", **{many: verb(n, one, many) for many, one in verbs.items()}}
+
+
 _TEXTS = (
     (
         "exact",
-        "{n} test questions{share} stand word for word in train or dev",
+        "{n} test question{s}{share} {stand} word for word in train or dev",
         "Take them out of train; else they are left out, and from 1 % on the test is void.",
     ),
     (
         "group",
-        "{n} test rows{share} belong to a group that train or dev has too",
+        "{n} test row{s}{share} {belong} to a group that train or dev has too",
         "Split by group; `data.examples` alone lets Tunewise do it.",
     ),
     (
         "time",
-        "{n} test rows{share} are older than training rows: the model has seen their future",
+        "{n} test row{s}{share} {are} older than training rows: the model has seen the future",
         "Split by time; `data.examples` alone lets Tunewise do it.",
     ),
     (
         "near_duplicate",
-        "{n} test questions{share} are nearly the same as one in train or dev",
+        "{n} test question{s}{share} {are} nearly the same as one in train or dev",
         "They are left out of the verdict; both scores are shown.",
     ),
     (
         "overlap",
-        "{n} test questions{share} share 13 words in a row with a training row",
+        "{n} test question{s}{share} {have} 13 words in a row in common with a training row",
         "Look at some of them: a common source (one article, one customer) makes a `group`.",
     ),
     (
         "loose",
-        "{n} test questions{share} use much the same words as a training row",
+        "{n} test question{s}{share} {use} much the same words as a training row",
         "Usual in real data; the report shows the score by likeness.",
     ),
     (
         "dev",
-        "{n} dev questions stand in train too",
+        "{n} dev question{s} {stand} in train too",
         "Take them out of train, or let Tunewise cut dev from train.",
     ),
 )

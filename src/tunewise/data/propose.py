@@ -31,11 +31,16 @@ _NUMBER = re.compile(r"\s*[$€£]?\s*[-+]?\d[\d,. ]*\s*%?\s*")
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A study as plain values for YAML, with the reason for each choice and with warnings."""
+    """A study as plain values for YAML, with the reason for each choice and with warnings.
+
+    Attributes:
+        command: what to do with it next, ``run`` or ``train``.
+    """
 
     study: dict[str, Any]
     reasons: list[str]
     warnings: list[str]
+    command: str = "run"
 
 
 def propose(
@@ -58,12 +63,14 @@ def propose(
         DataError: the data cannot be read, or too many rows of a file cannot.
     """
     watch = Unreadable(columns, encoding)
-    stream = watch.read(path)
+    stream = watch.read(path, texts=True)
     rows = list(itertools.islice(stream, LOOKED_AT))
     watch.check()
     if not rows:
         raise DataError("there are no rows", where=str(path))
     more = next(stream, None) is not None
+    if rows[0].is_text:
+        return _pretraining(path, columns, encoding, model, watch)
     judged = [row for row in rows if row.desirable is not None]
     looked_at, rows = len(rows), [row for row in rows if row.desirable is not False]
     if not rows:
@@ -94,8 +101,39 @@ def propose(
         study["fine_tune"] = {"method": "dpo"}
         reasons.append("method dpo: the rows have a wanted and an unwanted answer")
     study["forgetting"] = {"suite": "general", "veto": False}
+    if any(row.references for row in rows):
+        reasons.append("several right answers a row: scored by the best, trained on the first")
     _explain_splits(path, rows, reasons)
     return Proposal(study, reasons, [*watch.told(), *_warnings(rows, more)])
+
+
+def _pretraining(
+    path: str | Path,
+    columns: Columns | None,
+    encoding: str | None,
+    model: str,
+    watch: Unreadable,
+) -> Proposal:
+    """A study that trains on texts and tests nothing."""
+    data = _data(path, columns, encoding, None)
+    study: dict[str, Any] = {
+        "name": study_name(path),
+        "use_case": "",
+        "model": model,
+        "data": {"train": data.pop("examples"), **data},
+        "metric": "exact_match",
+        "candidates": ["fine_tuned"],
+        "fine_tune": {"method": "pretrain"},
+    }
+    reasons = [
+        "method pretrain: the rows are texts of which nothing is asked, and every token is learnt",
+        "metric exact_match: a study names one; nothing is scored while there is nothing to ask",
+    ]
+    note = (
+        "without rows that have a question and its answer nothing can be tested: a verdict needs "
+        "them as `data.examples`, with the texts as `data.documents`"
+    )
+    return Proposal(study, reasons, [*watch.told(), note], "train")
 
 
 def _metric(rows: Sequence[Example], reasons: list[str]) -> tuple[str, list[str] | None]:

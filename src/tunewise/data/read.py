@@ -45,6 +45,7 @@ def read_examples(
     columns: Columns | None = None,
     encoding: str | None = None,
     on_problem: OnProblem | None = None,
+    texts: bool = False,
 ) -> Iterator[Example]:
     """Stream the examples of a file, a folder, or a hub data set.
 
@@ -56,6 +57,7 @@ def read_examples(
         encoding: of text files that are neither UTF-8 nor marked UTF-16.
         on_problem: called for each problem; a fatal one leaves its row out. Without it the first
             fatal problem is raised.
+        texts: take rows of a text alone too, each as one message of the assistant.
 
     Yields:
         Examples in file order, with ids unique within their split: the row's own, or the first
@@ -70,7 +72,7 @@ def read_examples(
     numbers: dict[str | None, _Ids] = {}
     for part in parts_of(source, report):
         ids = numbers.setdefault(part.split, _Ids())
-        for example in _part_examples(part, columns, encoding, report, ids):
+        for example in _part_examples(part, columns, encoding, report, ids, texts=texts):
             empty = False
             yield example
     if empty and on_problem is None:
@@ -126,7 +128,13 @@ def rows_of(part: Part, encoding: str | None = None) -> Iterator[Numbered]:
 
 
 def _part_examples(
-    part: Part, columns: Columns | None, encoding: str | None, report: OnProblem, ids: _Ids
+    part: Part,
+    columns: Columns | None,
+    encoding: str | None,
+    report: OnProblem,
+    ids: _Ids,
+    *,
+    texts: bool,
 ) -> Iterator[Example]:
     rows = rows_of(part, encoding)
     # Without its first rows the format is unknown; they are few, so they wait in a list.
@@ -138,6 +146,15 @@ def _part_examples(
             format = detect(objects, columns)
         except DataError as error:
             raise error.at(part.name) from None
+    if format == "text" and not texts:
+        raise DataError(
+            "the rows have a text and nothing that is asked or answered",
+            where=part.name,
+            hint="Texts are for continued pretraining: "
+            f"tunewise train {part.name} --method pretrain --model MODEL; in a study "
+            "`data.documents` with `fine_tune.method: pretrain`. To measure what a model can do, "
+            "give rows with a question and its answer.",
+        )
     kinds = _AnswerKinds(objects, format, columns)
     for number, row in itertools.chain(first, rows):
         where = f"{part.name}:{number}"

@@ -25,6 +25,7 @@ from tunewise.data.read import read_examples
 from tunewise.data.unreadable import Unreadable
 from tunewise.errors import DataError
 from tunewise.study.schema import Data
+from tunewise.words import plural, verb
 
 TEST_ROWS, TEST_SHARE, TEST_MOST = 200, 0.2, 0.5
 """The test set: 20 % of the rows, at least 200, never more than half of them."""
@@ -114,7 +115,8 @@ def split_examples(
     missing = [name for name in ("dev", "test") if not given[name]]
     if not rest or len(rows) < 4:
         raise DataError(
-            f"{len(rest)} rows are left to learn from; splitting needs some in each part",
+            f"{plural(len(rest), 'row')} {verb(len(rest), 'is', 'are')} left to learn from; "
+            "splitting needs some in each part",
             hint="Give more rows, or name other splits.",
         )
     how: dict[str, Any] = {"method": "given"}

@@ -66,14 +66,14 @@ class Unreadable:
         if len(file.lines) < _SHOWN:
             file.lines.append(line)
 
-    def read(self, source: str | Path) -> Iterator[Example]:
+    def read(self, source: str | Path, *, texts: bool = False) -> Iterator[Example]:
         """The rows of a source that can be read; see ``read_examples``.
 
         Raises:
             DataError: at the end, as of ``check``; or nothing can be read at all.
         """
         for example in read_examples(
-            source, columns=self._columns, encoding=self._encoding, on_problem=self
+            source, columns=self._columns, encoding=self._encoding, on_problem=self, texts=texts
         ):
             name = (example.source or "").rpartition(":")[0]
             self._files.setdefault(name, _File()).read += 1
@@ -117,8 +117,10 @@ class Unreadable:
 
     def _error(self, name: str, file: _File) -> DataError:
         reason = self._reason(file)
-        who = self._count(file) if file.read else f"none of {plural(file.left_out, 'row')}"
-        can = "cannot" if file.read else "can"
+        none = not file.read and file.left_out > 1
+        who = f"none of {plural(file.left_out, 'row')}" if none else self._count(file)
+        can = "can" if none else "cannot"
+        where = f"{name}:{file.lines[0]}"
         message = f"{who} {can} be read ({_lines(name, file)}): {reason.message}"
         others = file.left_out - file.kinds[reason.code]
         if others:
@@ -129,7 +131,7 @@ class Unreadable:
             if encoding is not None:
                 return DataError(
                     message,
-                    where=name,
+                    where=where,
                     hint=f"Set `data.encoding: {encoding}`, which reads all of it, or save the "
                     "file as UTF-8.",
                     options={"--encoding": encoding},
@@ -138,11 +140,11 @@ class Unreadable:
                 "Some lines are UTF-8 and others are not, so no one encoding reads the file. "
                 f"Export it anew as UTF-8; or {again} writes the rows that can be read."
             )
-            return DataError(message, where=name, hint=hint)
+            return DataError(message, where=where, hint=hint)
         hint = f"{reason.hint or 'Correct the rows.'}"
         if file.read:
             hint += f" Or without them: {again} writes the rows that can be read."
-        return DataError(message, where=name, hint=hint)
+        return DataError(message, where=where, hint=hint)
 
 
 def audit_command(

@@ -18,7 +18,7 @@ from tunewise.report.document import TrainingRun
 from tunewise.routes.base import Forecast
 from tunewise.study.loading import LoadedStudy
 from tunewise.study.schema import CandidateSpec
-from tunewise.words import plural
+from tunewise.words import plural, verb
 from tunewise.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -304,5 +304,6 @@ def _alone(session: Session, *, with_dev: bool) -> tuple[Tuner, dict[str, int], 
 def _rows_note(rows: Mapping[str, int], dev: str) -> str:
     text = f"{plural(rows['train'], 'row')} to learn from, {rows['dev']:,} for dev ({dev})"
     if rows["test"]:
-        text += f"; {rows['test']:,} test rows stay out, so that a later verdict holds"
+        stay = verb(rows["test"], "stays", "stay")
+        text += f"; {plural(rows['test'], 'test row')} {stay} out, so that a later verdict holds"
     return text

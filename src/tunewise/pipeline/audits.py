@@ -76,7 +76,7 @@ def audit_files(sources: Sources, *, fix: Path | None = None, reporter: Reporter
             documents=ids,
             progress=progress,
         )
-    if sources.renders:
+    if sources.renders and not report.count("text_alone"):
         with reporter.task("rendering rows") as progress:
             report = report.with_findings(_label_findings(sources, progress))
     fixes = None

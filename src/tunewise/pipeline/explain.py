@@ -192,7 +192,7 @@ def worked_examples(
         WorkedExample(
             id=id_,
             input=_shown_input(examples[id_]),
-            wanted=examples[id_].answer,
+            wanted=_shown_wanted(examples[id_]),
             answers=[
                 WorkedAnswer(candidate=name, text=_shown_answer(by_id[id_]), score=by_id[id_].score)
                 for name, by_id in scores.items()
@@ -201,6 +201,10 @@ def worked_examples(
         )
         for _, id_ in chosen
     ]
+
+
+def _shown_wanted(row: Example) -> str:
+    return " · or: ".join([row.answer, *map(text_of, row.references)])
 
 
 def _shown_input(example: Example) -> str:

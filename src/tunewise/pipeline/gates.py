@@ -29,6 +29,7 @@ from tunewise.study.schema import CandidateSpec
 from tunewise.training.job import TrainingResult
 from tunewise.verdict.decision import LEAK_SHARE
 from tunewise.verdict.planning import mde_from_discordance
+from tunewise.words import plural
 
 
 class Gates:
@@ -75,7 +76,8 @@ class Gates:
         n = len(self.session.test)
         found = mde_from_discordance(GUESSED_DISCORDANCE, n)
         self.reporter.note(
-            f"{len(self.session.train):,} train, {len(self.session.dev):,} dev, {n:,} test rows; "
+            f"{len(self.session.train):,} train, {len(self.session.dev):,} dev, "
+            f"{plural(n, 'test row')}; "
             f"this test shows gains from about {found:.1f} points on"
         )
         if found > 100 - self.study.target.minimal_gain:
@@ -251,7 +253,7 @@ class Gates:
         self.store.stage(f"curve-{name}", "G2", depends_on, work)
         items = self.store.items(name, "dev")
         score = mean_score(self.session.scorer, items)
-        self.reporter.note(f"{spec.name}: {score:.1f} on dev after {len(rows)} rows")
+        self.reporter.note(f"{spec.name}: {score:.1f} on dev after {plural(len(rows), 'row')}")
 
     def _flat(self, spec: CandidateSpec) -> bool:
         """The largest pilot gains less than M over the smallest (or over the untuned model), and

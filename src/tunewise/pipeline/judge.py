@@ -40,7 +40,7 @@ from tunewise.verdict.decision import Decision, decide
 from tunewise.verdict.forgetting import Forgetting
 from tunewise.verdict.planning import mde, mde_decide, mde_from_discordance
 from tunewise.verdict.sentence import headline
-from tunewise.words import plural
+from tunewise.words import some_of
 
 Gate = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
 GUESSED_DISCORDANCE = 0.2
@@ -284,7 +284,8 @@ class _Judge:
             for name, arm in (self.measured.test or self.measured.dev).items():
                 found += [f"{name}: {text}" for text in scorer.warnings(arm.item_scores()[0])]
         found += [
-            f"{run.candidate}: {plural(count, 'row')} of {run.rows + count:,} not learnt from: "
+            f"{run.candidate}: {some_of(count, run.rows + count, 'row', 'is', 'are')} left out of "
+            f"the training: "
             f"{LEFT_OUT.get(code, code)}."
             for run in self.measured.training
             if run.rows is not None

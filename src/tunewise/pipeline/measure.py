@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from tunewise.data.chat import Completion, Example
 from tunewise.errors import StudyError
 from tunewise.pipeline.store import Item
-from tunewise.scoring.base import BatchScorer, ItemScore, Scorer
+from tunewise.scoring.base import ItemScore, Scorer
+from tunewise.scoring.best import score_answers
+from tunewise.words import plural, verb
 
 
 def scored_items(
@@ -20,7 +22,7 @@ def scored_items(
 ) -> list[Item]:
     """The answers as items with their scores; a failed answer scores 0 and says why."""
     items = []
-    scores = _scores(scorer, examples, completions)
+    scores = score_answers(scorer, examples, completions)
     for example, completion, score in zip(examples, completions, scores, strict=True):
         items.append(
             Item(
@@ -44,25 +46,19 @@ def scored_items(
     return items
 
 
-def _scores(
-    scorer: Scorer, examples: Sequence[Example], completions: Sequence[Completion]
-) -> list[ItemScore]:
-    if isinstance(scorer, BatchScorer):
-        return scorer.score_all(examples, completions)
-    return [scorer.score(e, c) for e, c in zip(examples, completions, strict=True)]
-
-
 def recorded_gaps(name: str, missing: Sequence[str], extra: Sequence[str]) -> list[str]:
     """What to tell where recorded answers and rows do not match."""
     found = []
     if missing:
         found.append(
-            f"{name}: {len(missing):,} rows have no recorded answer and count as wrong "
+            f"{name}: {plural(len(missing), 'row')} without a recorded answer "
+            f"{verb(len(missing), 'counts', 'count')} as wrong "
             f"({_some(missing)})."
         )
     if extra:
         found.append(
-            f"{name}: {len(extra):,} recorded ids belong to no row and are not used "
+            f"{name}: {plural(len(extra), 'recorded id')} of no row "
+            f"{verb(len(extra), 'is', 'are')} not used "
             f"({_some(extra)})."
         )
     return found

@@ -21,7 +21,7 @@ from tunewise.pipeline.evidence import commonest, dev_by_hash
 from tunewise.pipeline.reporter import Reporter
 from tunewise.scoring.answers import wanted_text
 from tunewise.study.schema import CandidateSpec, Study
-from tunewise.words import plural, some_of
+from tunewise.words import plural, some_of, verb
 
 _PACKAGES = ("torch", "transformers", "peft", "scikit-learn", "scipy", "openai")
 
@@ -91,7 +91,7 @@ def _with_reason(error: DataError, study: Study, watch: Unreadable) -> DataError
     where = error.where or data.examples or data.train or data.test
     message, hint = error.message, error.hint
     if error.where is None and (first := watch.first) is not None:
-        message += f"; {watch.count:,} rows were left out, the first at {first.where}: "
+        message += f"; {plural(watch.count, 'row')} left out, the first at {first.where}: "
         message += first.message
         hint = first.hint or hint
     return DataError(message, where=where, hint=hint, options=error.options)
@@ -226,7 +226,9 @@ def _broken(split: Split) -> list[str]:
         ids = [row.id for row in rows]
         twice = len(ids) - len(set(ids))
         if twice:
-            found.append(f"{twice} ids occur twice in the {name} rows.")
+            found.append(
+                f"{plural(twice, 'id')} {verb(twice, 'occurs', 'occur')} twice in the {name} rows."
+            )
     return found
 
 

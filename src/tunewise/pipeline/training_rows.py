@@ -134,7 +134,7 @@ def _streamed(study: Study, watch: Unreadable) -> Iterator[tuple[Example, str]]:
     for name, source in (("train", data.train), ("dev", data.dev)):
         if source is None:
             continue
-        for example in watch.read(source):
+        for example in watch.read(source, texts=study.fine_tune.method == "pretrain"):
             split = name if name == "dev" else example.split or name
             yield replace(example, split=split), split
 

@@ -270,7 +270,7 @@ class _Printer:
         found = [f for f in self.verdict.audit.findings if f.severity == "error"]
         lines = []
         for f in found:
-            rows = f" Rows {words.some(f.rows, 5)}." if f.rows else ""
+            rows = f" Rows {words.some(f.rows, 5, f.count)}." if f.rows else ""
             lines.append(f"{f.message}{rows}" + (f" {f.fix}" if f.fix else ""))
         return lines
 

@@ -292,13 +292,13 @@ def curve_points(verdict: Verdict) -> str:
     return ", ".join([f"{parts[0]} rows", *parts[1:]]) if parts else ""
 
 
-def some(names: Sequence[str], most: int) -> str:
-    """The first ``most`` names, and how many more there are."""
-    rest = len(names) - most
+def some(names: Sequence[str], most: int, total: int | None = None) -> str:
+    """The first ``most`` names, and how many more of ``total`` there are."""
+    rest = max(len(names), total or 0) - min(most, len(names))
     return ", ".join(names[:most]) + (f" and {fmt.count(rest)} more" if rest > 0 else "")
 
 
 def finding_details(finding: AuditFinding) -> str:
     """Where a finding is and what to do: ``leak_exact; rows t-1, t-2. Remove them.``"""
-    rows = f"; rows {some(finding.rows, 12)}" if finding.rows else ""
+    rows = f"; rows {some(finding.rows, 12, finding.count)}" if finding.rows else ""
     return f"{finding.code}{rows}" + (f". {finding.fix}" if finding.fix else "")

@@ -13,6 +13,7 @@ from tunewise.data.tokens import CountTokens, default_epochs, estimate_tokens, r
 from tunewise.models.raw_form import raw_text
 from tunewise.training.encode import with_prompt
 from tunewise.training.job import TrainingJob
+from tunewise.words import plural
 
 METHODS: Mapping[str, str] = {"sft": "supervised", "dpo": "dpo", "grpo": "reinforcement"}
 """What the services call the methods that they have."""
@@ -143,7 +144,8 @@ def _whole_job(job: TrainingJob, limits: RowLimits, count: CountTokens) -> Itera
     if len(job.examples) < MIN_ROWS:
         yield error(
             "invalid_n_examples",
-            f"there are {len(job.examples)} training rows, but hosted services want {MIN_ROWS}",
+            f"the job has {plural(len(job.examples), 'training row')}, but hosted services want "
+            f"{MIN_ROWS}",
             "Add rows, or train locally (`fine_tune.route: local`).",
         )
     if fine_tune.method not in METHODS:

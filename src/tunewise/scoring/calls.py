@@ -15,6 +15,7 @@ from tunewise.data.tool_calls import parse_tool_calls
 from tunewise.scoring.answers import NO_GOLD, AnswerScorer, plain_calls
 from tunewise.scoring.base import ItemScore
 from tunewise.scoring.jsontext import json_values, read_json
+from tunewise.words import plural
 
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _STANDARDIZED_AWAY = re.compile(r"[ ,./\-_*^]")
@@ -118,7 +119,7 @@ class ToolCalls(AnswerScorer):
         names = [call.name for call in given]
         details = {"wanted_calls": len(wanted), "calls": len(given)}
         if len(wanted) != len(given):
-            reason = f"{len(given)} calls instead of {len(wanted)}"
+            reason = f"{plural(len(given), 'call')} instead of {len(wanted)}"
             return ItemScore(0.0, {**details, "reason": reason})
         fits = [[self._fits(w, g) for g in given] for w in wanted]
         pairs = [(k, k) for k in range(len(wanted))] if self.ordered else _best_pairs(fits)

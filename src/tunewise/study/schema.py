@@ -55,6 +55,9 @@ class Columns(Strict):
     output: str | None = Field(None, description="column with the wanted answer")
     messages: str | None = Field(None, description="column with a chat conversation")
     rejected: str | None = Field(None, description="column with the answer that is not wanted")
+    references: str | None = Field(
+        None, description="column with a list of right answers; the best one counts"
+    )
     id: str | None = Field(None, description="column with a unique row id")
     group: str | None = Field(None, description="rows of one group never stand in two splits")
     time: str | None = Field(None, description="column with a time; makes the split temporal")

@@ -232,6 +232,8 @@ def _row(example: Example, method: str) -> list[Any]:
         row.append(example.desirable)
     if method in ("kto", "distill", "grpo"):  # labels, a teacher's answers, what graders read
         row.append(dict(example.metadata))
+    if method == "grpo" and example.references:  # what metrics compare with
+        row.append([dict(m) for m in example.references])
     return row
 
 

@@ -102,6 +102,6 @@ class RowFile(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         self._file.seek(self._starts[index])
         value = json.loads(self._file.readline().decode("utf-8", "surrogatepass"))
-        for name in ("messages", "tools", "documents"):
-            value[name] = tuple(value[name])
+        for name in ("messages", "tools", "documents", "references"):
+            value[name] = tuple(value.get(name) or ())
         return Example(**value)

@@ -74,14 +74,9 @@ class _Metric:
     def __call__(
         self, examples: Sequence[Example], completions: Sequence[Completion]
     ) -> list[float]:
-        from tunewise.scoring.base import BatchScorer
+        from tunewise.scoring.best import score_answers
 
-        if isinstance(self._scorer, BatchScorer):
-            items = self._scorer.score_all(examples, completions)
-        else:
-            pairs = zip(examples, completions, strict=True)
-            items = [self._scorer.score(example, completion) for example, completion in pairs]
-        return [float(item.value) for item in items]
+        return [float(item.value) for item in score_answers(self._scorer, examples, completions)]
 
 
 class _Function:
