@@ -37,8 +37,8 @@ class Document:
 def read_documents(path: str | Path, *, encoding: str | None = None) -> list[Document]:
     """Read a folder of ``.txt`` and ``.md`` files (and those in its folders), or one file.
 
-    A ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file has columns ``text``, ``id``
-    (else the row's number, from 0) and ``title`` (optional).
+    A table (``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.xlsx``, ``.parquet``) has columns
+    ``text``, ``id`` (else the row's number, from 0) and ``title`` (optional).
 
     Raises:
         DataError: nothing is there, a row has no text, or two documents have one id.

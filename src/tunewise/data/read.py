@@ -16,10 +16,11 @@ from tunewise.data.formats import detect, rename, split_name, to_example
 from tunewise.data.lines import Numbered, csv_rows, json_lines, json_rows
 from tunewise.data.messages import kind_of
 from tunewise.data.tables import hub_parts, hub_rows, parquet_rows
+from tunewise.data.xlsx import xlsx_rows
 from tunewise.errors import DataError
 from tunewise.study.schema import Columns
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 _LOOKED_AT = 50
 _HUB_NAME = re.compile(r"(?:hf://)?([\w.-]+/[\w.-]+(?:/[\w.-]+)?)(?::([\w.\[\]%-]+))?")
 
@@ -50,8 +51,8 @@ def read_examples(
     """Stream the examples of a file, a folder, or a hub data set.
 
     Args:
-        source: ``.jsonl``, ``.json`` (an array), ``.csv``, ``.tsv`` or ``.parquet``; a folder of
-            such files, whose names may say the split (``train*``, ``dev*``/``valid*``,
+        source: ``.jsonl``, ``.json`` (an array), ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``; a
+            folder of such files, whose names may say the split (``train*``, ``dev*``/``valid*``,
             ``test*``); or ``hf://owner/name[:split]`` (``owner/name`` where no such file exists).
         columns: the user's column names, where they are not the usual ones.
         encoding: of text files that are neither UTF-8 nor marked UTF-16.
@@ -114,6 +115,8 @@ def rows_of(part: Part, encoding: str | None = None) -> Iterator[Numbered]:
     suffix = part.path.suffix.casefold()
     if suffix == ".parquet":
         return parquet_rows(part.path)
+    if suffix == ".xlsx":
+        return xlsx_rows(part.path)
     if suffix in (".csv", ".tsv"):
         return csv_rows(part.path, encoding)
     if suffix in (".jsonl", ".ndjson"):

@@ -196,6 +196,7 @@ def _reads(path: Path, encoding: str) -> bool:
 
 def _lines(name: str, file: _File) -> str:
     more = file.left_out - len(file.lines)
-    place = "row" if name.endswith(".parquet") or name.startswith("hf://") else "line"
+    tables = name.endswith((".parquet", ".xlsx")) or name.startswith("hf://")
+    place = "row" if tables else "line"
     named = f"{place if file.left_out == 1 else place + 's'} {', '.join(file.lines)}"
     return f"{named} and {more:,} more" if more > 0 else named
