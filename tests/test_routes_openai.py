@@ -101,6 +101,7 @@ def test_a_study_runs_to_its_verdict(done: Done, server: Running) -> None:
     verdict = done.outcome.verdict
     assert verdict.ended_at == "G5"
     assert {(c.name, c.n, c.failures) for c in verdict.candidates} == {
+        ("constant", 12, 0),
         ("zero_shot", 12, 0),
         ("fine_tuned", 12, 0),
     }
