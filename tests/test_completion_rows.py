@@ -53,11 +53,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def tuned(api: OpenAI, model: str, rows: Sequence[dict[str, Any]] = ROWS, **values: Any) -> Any:
     """A job that is over; by default it learns the rows by heart."""
-    given = {"n_epochs": 12, "batch_size": 4, "learning_rate_multiplier": 4, **values}
+    given = {"n_epochs": 25, "batch_size": 4, "learning_rate_multiplier": 2, **values}
     job = api.fine_tuning.jobs.create(
         model=model,
         training_file=upload_rows(api, list(rows)),
         validation_file=upload_rows(api, list(rows)),
+        seed=1,
         method={"type": "supervised", "supervised": {"hyperparameters": given}},  # type: ignore[typeddict-item]
     )
     return finished(api, job.id)
