@@ -231,6 +231,82 @@ def test_a_banned_token_is_not_written(api: OpenAI) -> None:
     assert made.choices[0].message.content != "Draimere"
 
 
+def test_what_vllm_calls_by_its_names(api: OpenAI) -> None:
+    free: Any = [{"role": "user", "content": "Tell me a story."}]
+
+    def said(**options: Any) -> list[str | None]:
+        made = api.chat.completions.create(
+            model=MODEL, messages=free, max_tokens=20, seed=3, n=4, **options
+        )
+        return [choice.message.content for choice in made.choices]
+
+    greedy = said(temperature=0)
+    wild = said(temperature=2)
+    assert wild != greedy
+    for narrow in ({"top_k": 1}, {"min_p": 1.0}):
+        assert said(temperature=2, extra_body=narrow) == greedy
+    assert said(temperature=2, extra_body={"top_k": -1, "min_p": 0}) == wild
+    assert said(temperature=0, extra_body={"repetition_penalty": 1.0}) == greedy
+    assert said(temperature=0, extra_body={"repetition_penalty": 50.0}) != greedy
+    kinds: Any = ((0, {}), (2, {"top_k": 1}), (2, {}))
+    texts = [
+        api.completions.create(model=MODEL, prompt="K", temperature=t, seed=3, extra_body=more)
+        for t, more in kinds
+    ]
+    first, narrowed, other = (made.choices[0].text for made in texts)
+    assert first == narrowed != other
+
+
+@pytest.mark.parametrize("stream", (False, True))
+def test_what_has_no_effect_is_told_in_a_header(api: OpenAI, stream: bool) -> None:
+    def told(**options: Any) -> str | None:
+        answer = api.chat.completions.with_raw_response.create(
+            model=MODEL, messages=ASK, max_tokens=2, stream=stream, **options
+        )
+        return answer.headers.get("x-tunewise-warning")
+
+    assert told() is None
+    assert told(reasoning_effort="none", verbosity="medium") is None
+    assert "reasoning effort" in str(told(reasoning_effort="high"))
+    assert "verbosity" in str(told(verbosity="low"))
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert "enable_thinking" in str(told(extra_body=thinking))
+    odd = told(verbosity="high", extra_body={"chat_template_kwargs": {"g\u00fcte\n": 1}})
+    assert odd is not None and "verbosity" in odd and odd.isascii()
+
+
+@pytest.mark.parametrize("older", (False, True))
+def test_a_call_that_the_budget_cuts_is_no_text(api: OpenAI, older: bool) -> None:
+    forced: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required"}
+    if older:
+        forced = {"functions": [WEATHER["function"]], "function_call": {"name": "weather"}}
+    options = {"model": MODEL, "messages": ASK, "temperature": 0, **forced}
+
+    def calls(message: Any) -> list[Any]:
+        if older:
+            return [message.function_call] if message.function_call else []
+        return [call.function for call in message.tool_calls or ()]
+
+    [choice] = api.chat.completions.create(**options).choices
+    [whole] = calls(choice.message)
+    assert choice.finish_reason == ("function_call" if older else "tool_calls")
+    parts = set()
+    for tokens in range(4, 30):
+        [choice] = api.chat.completions.create(**options, max_tokens=tokens).choices
+        for made in calls(choice.message):
+            assert choice.message.content is None and choice.finish_reason == "length"
+            assert made.name == "weather" and whole.arguments.startswith(made.arguments)
+            parts.add((made.arguments, tokens))
+    part, tokens = min(parts)
+    assert part != whole.arguments
+    streamed = api.chat.completions.create(**options, max_tokens=tokens, stream=True)
+    deltas = [chunk.choices[0] for chunk in streamed]
+    assert deltas[-1].finish_reason == "length"
+    assert not any(delta.delta.content for delta in deltas)
+    [made] = [call for delta in deltas for call in calls(delta.delta)]
+    assert (made.name, made.arguments) == ("weather", part)
+
+
 def test_all_roles_and_content_in_parts(api: OpenAI) -> None:
     call_: Any = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages: list[Any] = [
@@ -272,7 +348,11 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}
         ({"extra_body": {"max_tokens": "4"}}, "max_tokens", "whole number"),
         ({"metadata": {"a": "b"}}, "metadata", "store"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream"),
-        ({"reasoning_effort": "high"}, "reasoning_effort", "not supported"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", "medium"),
+        ({"extra_body": {"top_k": -2}}, "top_k", "-1"),
+        ({"extra_body": {"min_p": 1.5}}, "min_p", "1"),
+        ({"extra_body": {"repetition_penalty": 0}}, "repetition_penalty", "greater than 0"),
+        ({"extra_body": {"chat_template_kwargs": {"tokenize": True}}}, None, "tokenize"),
         ({"modalities": ["audio"]}, "modalities", "not supported"),
         ({"logit_bias": {"the": 5}}, "logit_bias", "token"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "needed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -167,6 +168,105 @@ def test_what_is_kept_and_deleted(api: OpenAI, server: Running) -> None:
         _ask(api, previous_response_id=kept.id)
 
 
+def test_a_stored_response_is_streamed_again(api: OpenAI) -> None:
+    options: Any = {"top_logprobs": 1, "include": ["message.output_text.logprobs"]}
+    for more in ({}, options, {"tools": [WEATHER], "tool_choice": "required"}):
+        first = [event.model_dump() for event in _ask(api, stream=True, **more)]
+        id = first[-1]["response"]["id"]
+        again = [event.model_dump() for event in api.responses.retrieve(id, stream=True)]
+        assert [event["type"] for event in again] == [event["type"] for event in first]
+        assert again == first
+        for after in (0, 3, len(first) - 2):
+            rest = api.responses.retrieve(id, stream=True, starting_after=after)
+            assert [event.model_dump() for event in rest] == first[after + 1 :]
+    made = _ask(api)
+    told = list(api.responses.retrieve(made.id, stream=True))
+    assert told[-1].response == made
+    assert "".join(e.delta for e in told if e.type == "response.output_text.delta") == "Draimere"
+
+
+def test_input_is_counted_and_not_answered(api: OpenAI, server: Running) -> None:
+    first = _ask(api, instructions="Be brief.", tools=[WEATHER])
+    options: Any = {"model": MODEL, "instructions": "Be brief.", "tools": [WEATHER]}
+    counted = api.responses.input_tokens.count(input=QUESTION, **options)
+    assert counted.object == "response.input_tokens"
+    assert counted.input_tokens == first.usage.input_tokens
+    assert api.responses.input_tokens.count(model=MODEL, input=QUESTION).input_tokens < (
+        counted.input_tokens
+    )
+    again = _ask(api, previous_response_id=first.id)
+    more = api.responses.input_tokens.count(
+        model=MODEL, input=QUESTION, previous_response_id=first.id
+    )
+    assert more.input_tokens == again.usage.input_tokens
+    refused = call(server, "POST", "/v1/responses/input_tokens", json={"input": "a"})
+    assert envelope(refused, 400)["param"] == "model"
+
+
+def test_a_conversation_is_made_short_and_gone_on_from(api: OpenAI, server: Running) -> None:
+    talk: Any = [
+        {"role": "developer", "content": "Answer with a name."},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "Draimere " * 200},
+        {"role": "user", "content": "And who lives there?"},
+    ]
+    made = api.responses.compact(model=MODEL, input=talk)
+    assert made.object == "response.compaction"
+    assert [item.type for item in made.output] == ["message", "message", "compaction"]
+    assert made.usage.output_tokens > 0
+    window: Any = [item.to_dict(warnings=False) for item in made.output]
+    then: Any = {"role": "user", "content": QUESTION}
+    went_on = _ask(api, input=[*window, then])
+    assert went_on.status in ("completed", "incomplete")
+    longer = api.responses.input_tokens.count(model=MODEL, input=[*talk, then]).input_tokens
+    assert went_on.usage.input_tokens < longer
+    # What the operator said is not lost: without it the same window is shorter.
+    bare = api.responses.compact(model=MODEL, input=talk[1:])
+    opaque = [item.encrypted_content for made_ in (made, bare) for item in made_.output[-1:]]
+    told = json.loads(base64.urlsafe_b64decode(opaque[0].split(".")[-1]))["operator"]
+    assert told == ["Answer with a name."]
+    assert json.loads(base64.urlsafe_b64decode(opaque[1].split(".")[-1]))["operator"] == []
+    first = _ask(api)
+    chained = api.responses.compact(model=MODEL, previous_response_id=first.id)
+    assert [item.type for item in chained.output] == ["message", "compaction"]
+    empty = call(server, "POST", "/v1/responses/compact", json={"model": MODEL})
+    envelope(empty, 400)
+
+
+@pytest.mark.parametrize("stream", (False, True))
+def test_what_has_no_effect_is_told_in_a_header(api: OpenAI, stream: bool) -> None:
+    def told(**options: Any) -> str | None:
+        answer = api.responses.with_raw_response.create(
+            model=MODEL, input=QUESTION, max_output_tokens=2, stream=stream, **options
+        )
+        return answer.headers.get("x-tunewise-warning")
+
+    assert told() is None
+    assert told(reasoning={"effort": "none"}, truncation="disabled") is None
+    for options, name in (
+        ({"reasoning": {"effort": "high"}}, "reasoning effort"),
+        ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"include": ["reasoning.encrypted_content"]}, "reasoning.encrypted_content"),
+    ):
+        assert name in str(told(**options)), options
+
+
+def test_a_call_that_the_budget_cuts_is_incomplete(api: OpenAI) -> None:
+    options: Any = {"tools": [WEATHER], "tool_choice": "required"}
+    whole = _ask(api, **options).output[0].arguments
+    seen = set()
+    for tokens in range(8, 30):
+        made = _ask(api, **options, max_output_tokens=tokens)
+        for item in made.output:
+            if item.type == "function_call":
+                assert item.status == made.status
+                assert item.name == "weather" and whole.startswith(item.arguments)
+                seen.add((made.status, item.arguments == whole))
+    assert ("incomplete", False) in seen
+
+
 def test_log_probabilities(api: OpenAI) -> None:
     made = _ask(api, top_logprobs=2, include=["message.output_text.logprobs"])
     part = made.output[0].content[0]
@@ -185,7 +285,9 @@ def test_log_probabilities(api: OpenAI) -> None:
         ({"tools": [{"type": "function"}]}, "tools[0]"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"truncation": "middle"}, "truncation"),
+        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        ({"input": [{"type": "compaction", "encrypted_content": "gAAAA"}]}, "input[0]"),
         ({"include": ["file_search_call.results"]}, "include"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format"),
         ({"input": "word " * 9000}, "input"),

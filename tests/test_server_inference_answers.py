@@ -245,6 +245,53 @@ def test_bias_and_penalties(client: InferenceClient, model: ModelRef, loaded: Lo
     assert refused[-1].code == "invalid_request"
 
 
+def test_a_prompt_is_counted_and_not_answered(client: InferenceClient, model: ModelRef) -> None:
+    answered = client.generate_sync(ask(model, max_tokens=1))[-1]
+    counted = client.generate_sync(ask(model, count_only=True))
+    assert isinstance(answered, Done)
+    assert counted == [Done(answered.prompt_tokens, 0, 0)]
+    too_much = client.generate_sync(ask(model, "the cat " * 300, count_only=True))
+    assert isinstance(too_much[-1], Done)
+    fitting = client.generate_sync(ask(model, max_tokens=10**6, fitting=True))
+    assert isinstance(fitting[-1], Done)
+
+
+def test_variables_reach_the_chat_template(client: InferenceClient, tmp_path: Path) -> None:
+    reading = save_model(tmp_path / "reading")
+    file = reading / "chat_template.jinja"
+    assert file.is_file()
+    file.write_text(
+        file.read_text()
+        + "{%- if enable_thinking is defined and not enable_thinking %}Do not think.{% endif %}"
+        + "{%- generation %}{{ place }}{% endgeneration %}"
+    )
+    model = ModelRef(str(reading), None, "test")
+
+    def asked(**options: Any) -> tuple[int, str]:
+        events = client.generate_sync(ask(model, max_tokens=1, **options))
+        assert isinstance(events[-1], Done), events[-1]
+        first = pieces(events)[0]
+        assert not any(piece.warning for piece in pieces(events)[1:])
+        return events[-1].prompt_tokens, first.warning
+
+    plain, none = asked()
+    assert not none
+    off = asked(template={"enable_thinking": False})
+    assert off[0] > plain
+    assert not off[1]
+    assert asked(effort="none") == off
+    assert asked(effort="high") == (plain, "")
+    assert asked(effort="none", template={"enable_thinking": True}) == (plain, "")
+    assert asked(template={"place": "Draimere"})[0] > plain
+    tokens, warning = asked(template={"enable_thinkin": False})
+    assert tokens == plain
+    assert "enable_thinkin" in warning
+    for name in ("tokenize", "messages", "chat_template"):
+        refused = client.generate_sync(ask(model, template={name: "x"}))[-1]
+        assert isinstance(refused, Failed)
+        assert name in refused.message
+
+
 SCHEMA = {
     "type": "object",
     "properties": {"n": {"enum": [1, 2]}, "s": {"type": "string", "maxLength": 8}},

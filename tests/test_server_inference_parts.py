@@ -96,6 +96,67 @@ def test_calls_are_held_back_and_text_is_not() -> None:
     assert not calls
 
 
+@pytest.mark.parametrize(
+    ("text", "before", "name", "arguments"),
+    (
+        ('Well. <tool_call>\n{"name": "f", "arguments": {"to": "Ro', "Well.", "f", '{"to": "Ro'),
+        ('<tool_call>{"name": "f", "arguments": {"to": "Rome"}}', "", "f", '{"to": "Rome"}'),
+        ('<tool_call>{"name": "f", "argum', "", "f", ""),
+        ('{"name": "f", "parameters": {"a": [1, 2', "", "f", '{"a": [1, 2'),
+        ('[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1', "", "f", '{"a": 1'),
+        ('[TOOL_CALLS]f[ARGS]{"a": 1', "", "f", '{"a": 1'),
+        ('<|python_tag|>{"name": "f", "parameters": {"a"', "", "f", '{"a"'),
+        ('<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a"', "", "f", '{"a"'),
+        (
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0"
+            '<|tool_call_argument_begin|>{"a"',
+            "",
+            "f",
+            '{"a"',
+        ),
+        (
+            '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a"',
+            "",
+            "f",
+            '{"a"',
+        ),
+        (
+            "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nRo",
+            "",
+            "f",
+            '{"a": 1, "b": "Ro',
+        ),
+    ),
+)
+def test_a_call_that_the_budget_cuts_is_a_call(
+    text: str, before: str, name: str, arguments: str
+) -> None:
+    places = {"properties": {"b": {"type": "string"}}}
+    tools = ({"type": "function", "function": {"name": "f", "parameters": places}},)
+    stream = TextStream(TOKENIZER, (), tools)
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    given = "".join(stream.add(token) for token in ids)
+    rest, calls = stream.finish(cut=True)
+    assert (given + rest).strip() == before
+    assert [call["function"] for call in calls] == [{"name": name, "arguments": arguments}]
+    assert stream.cut_in_call
+    # The end of an answer is no cut: what was written is what the model said.
+    stream = TextStream(TOKENIZER, (), tools)
+    given = "".join(stream.add(token) for token in ids)
+    rest, calls = stream.finish()
+    assert given + rest == text
+    assert not calls
+    assert not stream.cut_in_call
+
+
+@pytest.mark.parametrize("text", ['{"name": "g", "arguments": {"a', '{"no": 1', "a <tool_call>{"])
+def test_what_may_be_no_call_stays_text(text: str) -> None:
+    stream = TextStream(TOKENIZER, (), TOOLS)
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    given = "".join(stream.add(token) for token in ids)
+    assert stream.finish(cut=True) == (text[len(given) :], ())
+
+
 def test_a_token_has_its_own_bytes() -> None:
     texts = TokenTexts(TOKENIZER)
     ids = TOKENIZER(" é😀 the", add_special_tokens=False)["input_ids"]
@@ -103,8 +164,10 @@ def test_a_token_has_its_own_bytes() -> None:
     assert texts(1)[0] == "</s>"
 
 
-def row_with(temperature: float = 1.0, top_p: float = 1.0, seed: int = 0) -> Sequence:
-    sampling = Sampling(temperature, top_p, 0.0, 0.0, {}, None)
+def row_with(
+    temperature: float = 1.0, top_p: float = 1.0, seed: int = 0, **more: float
+) -> Sequence:
+    sampling = Sampling(temperature, top_p, 0.0, 0.0, {}, None, **more)  # type: ignore[arg-type]
     request: Any = RequestState("r", None, 0, "", [0], 9, sampling, None)  # type: ignore[arg-type]
     text: Any = None
     return Sequence(request, 0, text, random.Random(seed), [0])
@@ -127,6 +190,38 @@ def test_sampling_follows_the_distribution_and_the_nucleus() -> None:
         for i in range(6)
     ]
     assert together == alone
+
+
+def test_what_vllm_leaves_out_is_never_drawn() -> None:
+    logits = torch.log(torch.tensor([0.4, 0.3, 0.2, 0.06, 0.04]))
+
+    def drawn(**options: float) -> Counter[int]:
+        row = row_with(**options)
+        return Counter(choose(logits.expand(1, 5).clone(), [row])[0] for _ in range(2000))
+
+    assert set(drawn(top_k=2)) == {0, 1}
+    assert drawn(top_k=2)[0] / 2000 == pytest.approx(4 / 7, abs=0.04)
+    assert set(drawn(min_p=0.4)) == {0, 1, 2}
+    assert set(drawn(min_p=0.05)) == {0, 1, 2, 3, 4}
+    # Each narrows what the one before has left: of 0.4 and 0.3 the first has more than 0.5.
+    assert set(drawn(top_k=2, top_p=0.5)) == {0}
+    assert set(drawn(top_p=0.5)) == {0, 1}
+    assert set(drawn(min_p=1.0)) == set(drawn(top_k=1)) == {0}
+    rows = [row_with(), row_with(top_k=1), row_with(min_p=0.9)]
+    for _ in range(50):
+        assert choose(logits.expand(3, 5).clone(), rows)[1:] == [0, 0]
+
+
+def test_a_penalty_for_repetition_weakens_what_was_said() -> None:
+    row = row_with(temperature=0.0, repetition_penalty=2.0)
+    logits = torch.tensor([[3.0, 2.0, -1.0]])
+    assert choose(logits.clone(), [row]) == [0]
+    row.seen = {0}
+    assert choose(logits.clone(), [row]) == [1]
+    changed = logits.clone()
+    row.seen = {0, 2}
+    choose(changed, [row])
+    assert changed.tolist() == [[1.5, 2.0, -2.0]]
 
 
 def test_a_certain_token_is_always_drawn_and_an_impossible_one_never() -> None:

@@ -42,6 +42,13 @@ _THOUGHTS = re.compile(r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|$)", 
 _HEADERS = re.compile(
     r"<\|channel\|>(?:final|commentary)\s*<\|message\|>|<\|start\|>assistant|<\|(?:end|return)\|>"
 )
+_CUT_OBJECT = re.compile(
+    r'\s*\[?\s*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*'
+    r'(?:,\s*(?:"(?:arguments|parameters)"\s*:\s*(.*)|"?\w*"?\s*:?\s*))?$',
+    re.DOTALL,
+)
+_CUT_FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>")
+_CUT_PARAMETER = re.compile(r"<parameter=([^<>\s]+)>(.*)", re.DOTALL)
 _DEEPSEEK_ENDS = re.compile(r"\s*(?:```)?\s*<｜tool▁call▁end｜>(?:\s*<｜tool▁calls▁end｜>)?")
 
 
@@ -70,12 +77,85 @@ def parse_tool_calls(text: str, tools: Tools = ()) -> tuple[str, tuple[dict[str,
         calls += found[0]
         at = start = found[1]
     if calls:
-        rest = "".join([*around, text[start:]]).replace("<｜tool▁calls▁begin｜>", "")
-        return _without_channels(_KIMI_SECTIONS.sub("", rest)).strip(), _numbered(calls)
+        return _plain("".join([*around, text[start:]])), _numbered(calls)
     bare = _objects(text, 0)
     if bare is None or text[bare[1] :].strip() or not text.lstrip().startswith("{"):
         return _without_channels(text), ()
     return "", _numbered(bare[0])
+
+
+def _plain(text: str) -> str:
+    """What stands around calls, without the marks of their lists."""
+    plain = _KIMI_SECTIONS.sub("", text).replace("<｜tool▁calls▁begin｜>", "")
+    return _without_channels(plain).strip()
+
+
+def cut_call(text: str, tools: Tools = ()) -> tuple[str, dict[str, Any]] | None:
+    """An answer that ends in the middle of a call: the text before, and the call so far.
+
+    The call's arguments are what was written of them, which is no JSON yet (of XML parameters, what
+    JSON would begin with). A bare object is a call where its name is one of the tools'. Calls in
+    Gemma's forms, whose values are in no JSON, stay text.
+
+    Args:
+        text: what ``parse_tool_calls`` has left.
+
+    Returns:
+        None where no call is open, or its name is not whole.
+    """
+    marks = list(_OPENING.finditer(text))
+    if not marks:
+        if not text.lstrip().startswith("{"):
+            return None
+        call = _cut_object(text)
+        names = [(tool.get("function") or {}).get("name") for tool in tools]
+        return ("", call) if call is not None and call["name"] in names else None
+    opened = marks[-1]
+    rest = text[opened.end() :]
+    start = opened.start()
+    if opened.group() == "<function=":  # Qwen3-Coder writes it inside <tool_call>
+        rest = "<function=" + rest
+        start = outer if (outer := text.rfind("<tool_call>", 0, start)) >= 0 else start
+    call = _cut_object(rest) or _cut_named(rest) or _cut_xml(rest, tools)
+    return (_plain(text[:start]), call) if call is not None else None
+
+
+def _cut_object(text: str) -> dict[str, Any] | None:
+    match = _CUT_OBJECT.match(text)
+    if match is None:
+        return None
+    name, rest = json.loads(f'"{match.group(1)}"', strict=False), match.group(2) or ""
+    read = _object(rest, 0)
+    return {"name": name, "arguments": rest[: read[1]] if read is not None else rest}
+
+
+def _cut_named(text: str) -> dict[str, Any] | None:
+    forms = (_NAMED, _DEEPSEEK, _KIMI, _HARMONY)
+    match = next((found for form in forms if (found := form.match(text))), None)
+    if match is None:
+        return None
+    name = next(group for group in match.groups() if group)
+    rest = text[match.end() :]
+    return {"name": name, "arguments": rest if rest.startswith("{") else ""}
+
+
+def _cut_xml(text: str, tools: Tools) -> dict[str, Any] | None:
+    head = _CUT_FUNCTION.match(text)
+    if head is None:
+        return None
+    name, body = head.group(1), text[head.end() :]
+    whole = _PARAMETER.findall(body)
+    values = {key: _parameter(value, _schema(tools, name, key)) for key, value in whole}
+    written = json.dumps(values, ensure_ascii=False)[:-1]
+    begun = _CUT_PARAMETER.fullmatch(_PARAMETER.sub("", body).strip())
+    if begun is not None:
+        key, value = begun.group(1), begun.group(2).removeprefix("\n")
+        schema = _schema(tools, name, key)
+        if isinstance(schema, Mapping) and schema.get("type") == "string":
+            value = json.dumps(value, ensure_ascii=False)[:-1]
+        comma = ", " if values else ""
+        written += f"{comma}{json.dumps(key, ensure_ascii=False)}: {value}"
+    return {"name": name, "arguments": written}
 
 
 def _object(text: str, at: int) -> tuple[Any, int] | None:
@@ -133,7 +213,7 @@ def _xml(text: str, at: int, tools: Tools) -> Found | None:
         return None
     name = match.group(1)
     values = {
-        key: _typed(value.removeprefix("\n").removesuffix("\n"), _schema(tools, name, key))
+        key: _parameter(value, _schema(tools, name, key))
         for key, value in _PARAMETER.findall(match.group(2))
     }
     return [{"name": name, "arguments": json.dumps(values, ensure_ascii=False)}], match.end()
@@ -145,6 +225,10 @@ def _schema(tools: Tools, name: str, key: str) -> Any:
         if function.get("name") == name:
             return ((function.get("parameters") or {}).get("properties") or {}).get(key)
     return None
+
+
+def _parameter(value: str, schema: Any) -> Any:
+    return _typed(value.removeprefix("\n").removesuffix("\n"), schema)
 
 
 def _typed(value: str, schema: Any) -> Any:

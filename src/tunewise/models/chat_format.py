@@ -46,6 +46,7 @@ def render_prompt(
     *,
     ask: bool = True,
     date: str | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """The conversation as one text, by the tokenizer's chat template (special tokens included).
 
@@ -58,6 +59,7 @@ def render_prompt(
         tools: definitions in OpenAI's form.
         ask: end with the head of an assistant message, for the model to continue.
         date: ISO 8601, what a template that asks for today's date is given; None is today's.
+        variables: what else the template is given, for instance ``enable_thinking``.
 
     Raises:
         ModelError: the template refuses the conversation, or something of a message would be lost;
@@ -66,7 +68,7 @@ def render_prompt(
     plain = plain_messages(messages)
     forms = template_forms(tokenizer)
     try:
-        text = _apply(tokenizer, *written_in(forms, plain, tools), ask, date)
+        text = _apply(tokenizer, *written_in(forms, plain, tools), ask, date, variables)
     except Exception as error:  # a template raises what it pleases for what it does not expect
         raise ModelError(
             f"the model's chat template refuses this conversation: {error}",
@@ -87,6 +89,7 @@ def _apply(
     tools: list[Any] | None,
     ask: bool,
     date: str | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     text = tokenizer.apply_chat_template(
         messages,
@@ -94,6 +97,7 @@ def _apply(
         chat_template=template_for(tokenizer, tools, date),
         add_generation_prompt=ask,
         tokenize=False,
+        **(variables or {}),
     )
     return str(text)
 

@@ -35,6 +35,7 @@ ROUTERS = (
     "chat.completions",
     "chat.embeddings",
     "chat.responses",
+    "chat.response_context",
     "azure.api",
 )
 

@@ -23,7 +23,7 @@ from tunewise.server.azure import copies, names, objects
 from tunewise.server.azure.imports import FileImport, import_file
 from tunewise.server.azure.training import AzureJob, create_job
 from tunewise.server.azure.versions import require_version
-from tunewise.server.chat import responses
+from tunewise.server.chat import response_context, responses
 from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError, as_api_error
 from tunewise.server.idempotency import idempotent
@@ -39,7 +39,11 @@ router = APIRouter(prefix="/openai", tags=["azure"], dependencies=[Depends(requi
 router.add_api_route("/files", files.list_files, methods=["GET"])
 router.add_api_route("/files/{file_id}", files.retrieve, methods=["GET"])
 router.add_api_route("/files/{file_id}/content", files.content, methods=["GET"])
-for _route in (*uploads.router.routes, *responses.router.routes):
+for _route in (
+    *uploads.router.routes,
+    *responses.router.routes,
+    *response_context.router.routes,
+):
     assert isinstance(_route, APIRoute)
     router.add_api_route(
         _route.path.removeprefix("/v1"), _route.endpoint, methods=list(_route.methods or ())

@@ -24,7 +24,7 @@ from tunewise.server.azure.imports import import_file
 from tunewise.server.azure.training import AzureJob, create_job
 from tunewise.server.azure.versions import refuse_version
 from tunewise.server.batches import api as batches_api
-from tunewise.server.chat import chat, completions, embeddings, responses
+from tunewise.server.chat import chat, completions, embeddings, response_context, responses
 from tunewise.server.database import writing
 from tunewise.server.idempotency import idempotent
 from tunewise.server.jobs import api as jobs_api
@@ -76,6 +76,7 @@ for _router in (
     completions.router,
     embeddings.router,
     responses.router,
+    response_context.router,
 ):
     _all.include_router(_router)
 

@@ -1,8 +1,10 @@
 """What requests for text have in common, and the body of chat completions, by OpenAI's document.
 
-What the document allows and this server cannot do is refused by name, never ignored: a parameter
-that has no effect would be mistaken for one that has. Hints that change no answer (cache keys,
-service tiers, predictions, end-user ids) are taken and left alone.
+What the document allows and this server cannot do is refused by name, never ignored in silence: a
+parameter that has no effect would be mistaken for one that has. What clients send to every model
+and only models of another kind heed (how much to reason, how much to say) is taken, and a header
+says that it does nothing. Hints that change no answer (cache keys, service tiers, predictions,
+end-user ids) are taken and left alone.
 """
 
 from __future__ import annotations
@@ -64,6 +66,11 @@ def bad(param: str, message: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, f"{message}.", code=code, param=param)
 
 
+def no_effect(*names: str) -> str:
+    """The warning of parameters that are taken and do nothing; empty for none."""
+    return f"no effect on this server's models: {', '.join(names)}" if names else ""
+
+
 def _check(value: object, depth: int) -> None:
     if depth > DEEPEST:
         raise ApiError(
@@ -81,6 +88,10 @@ def _check(value: object, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check(item, depth + 1)
+
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 
 
 class StreamOptions(Body):
@@ -103,6 +114,10 @@ class Sampling(WholeBody):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
+    # vLLM's, by its names.
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -143,6 +158,9 @@ class Sampling(WholeBody):
             "frequency_penalty": float(self.frequency_penalty or 0),
             "presence_penalty": float(self.presence_penalty or 0),
             "logit_bias": {int(key): float(v) for key, v in (self.logit_bias or {}).items()},
+            "top_k": max(0, self.top_k or 0),
+            "min_p": float(self.min_p or 0),
+            "repetition_penalty": float(self.repetition_penalty or 1),
         }
 
     @property
@@ -210,13 +228,14 @@ class ChatBody(Sampling):
     function_call: str | dict[str, Any] | None = None
     store: bool | None = None
     metadata: Metadata | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
     # Refused unless they ask for what is done anyway; see _refuse_what_cannot_be_done.
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
     # Hints that change no answer.
     prediction: dict[str, Any] | None = None
     service_tier: str | None = None
@@ -246,8 +265,6 @@ class ChatBody(Sampling):
             "audio": self.audio is not None,
             "web_search_options": self.web_search_options is not None,
             "moderation": self.moderation is not None,
-            "reasoning_effort": self.reasoning_effort not in (None, "none"),
-            "verbosity": self.verbosity not in (None, "medium"),
         }
         for name, wrong in refused.items():
             if wrong:
@@ -258,6 +275,11 @@ class ChatBody(Sampling):
                     "unsupported_parameter",
                 )
         return self
+
+    @property
+    def without_effect(self) -> str:
+        """A warning of what is taken and does nothing; empty for nothing."""
+        return no_effect(*(["verbosity"] if self.verbosity not in (None, "medium") else []))
 
     @property
     def budget(self) -> int | None:

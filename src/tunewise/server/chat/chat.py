@@ -25,6 +25,7 @@ from tunewise.server.chat.running import (
     kept,
     model_of,
     refusal,
+    warned,
     while_connected,
     with_first,
 )
@@ -52,15 +53,17 @@ async def create(body: ChatBody, request: Request, caller: CallerDep, state: Sta
     source = events(engine_of(state), chat.generate())
     try:
         if body.stream:
-            begun = await while_connected(request, with_first(source))
-            return EventStream(_stream(chat, begun, state, caller), begun)
+            begun, warning = await while_connected(request, with_first(source))
+            headers = warned(body.without_effect, warning)
+            return EventStream(_stream(chat, begun, state, caller), begun, headers)
         answer = await while_connected(request, Answer.collect(source, body.n or 1))
     except EngineFailure as failure:
         raise refusal(failure.failed) from None
     completion = chat.completion(answer)
-    if not await run_in_threadpool(_finish, chat, answer, completion, state, caller):
-        return Json(completion, headers=NOT_STORED)
-    return Json({**completion, "metadata": body.metadata} if body.store else completion)
+    whole = await run_in_threadpool(_finish, chat, answer, completion, state, caller)
+    headers = warned(body.without_effect, answer.warning, "" if whole else NOT_STORED)
+    tagged = {"metadata": body.metadata} if body.store and whole else {}
+    return Json({**completion, **tagged}, headers=headers)
 
 
 @dataclass(slots=True)
@@ -90,6 +93,8 @@ class _Chat:
             schema=shape.schema_asked if shape is not None else None,
             json_object=shape is not None and shape.any_object,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            template=body.chat_template_kwargs or {},
+            effort=body.reasoning_effort,
             **body.sampling(),
         )
 

@@ -56,7 +56,7 @@ async def create(
     asked = _Completion(body, model, caller.project)
     try:
         if body.stream:
-            begun = await while_connected(request, with_first(asked.events(engine_of(state))))
+            begun, _ = await while_connected(request, with_first(asked.events(engine_of(state))))
             return EventStream(_stream(asked, begun, state, caller), begun)
         answers = await while_connected(request, asked.answers(engine_of(state)))
     except EngineFailure as failure:

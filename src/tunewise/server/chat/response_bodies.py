@@ -9,13 +9,16 @@ from pydantic import Field, field_validator, model_validator
 
 from tunewise.server.chat.bodies import (
     Body,
+    Effort,
     Function,
     Metadata,
     Name,
     StreamOptions,
+    Verbosity,
     WholeBody,
     bad,
 )
+from tunewise.server.chat.compaction import unfold
 from tunewise.server.chat.conversation import (
     chosen_tools,
     engine_messages,
@@ -26,6 +29,8 @@ from tunewise.server.ids import new_id
 from tunewise.study.requirements import complaint
 
 LOGPROBS = "message.output_text.logprobs"
+REASONING = "reasoning.encrypted_content"
+_PREFIXES = {"function_call": "fc_", "function_call_output": "fco_", "compaction": "cmp_"}
 _ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -45,20 +50,64 @@ class TextFormat(Body):
 
 class TextConfig(Body):
     format: TextFormat | None = None
-    verbosity: Literal["medium"] | None = None
+    verbosity: Verbosity | None = None
 
 
 class Reasoning(Body):
-    effort: Literal["none"] | None = None
-    summary: None = None
-    generate_summary: None = None
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
 
 
 class ResponseTool(Function):
     type: Literal["function"]
 
 
-class ResponseBody(WholeBody):
+class InputBody(WholeBody):
+    """What a response is answered from; ``POST /v1/responses/input_tokens`` counts it."""
+
+    model: str | None = None
+    input: str | list[dict[str, Any]] | None = None
+    instructions: str | None = None
+    text: TextConfig | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    reasoning: Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _input(cls, given: object) -> object:
+        items = given if isinstance(given, list) else []
+        shaped = given is None or isinstance(given, str | list)
+        if not shaped or not all(isinstance(item, dict) for item in items):
+            raise bad("input", "`input` is text, or a list of items", "invalid_type")
+        return given
+
+    @property
+    def effort(self) -> Effort | None:
+        """How much to reason."""
+        return self.reasoning.effort if self.reasoning is not None else None
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The parameters that are taken and do nothing."""
+        names = []
+        if self.reasoning is not None:
+            asked = self.reasoning.model_dump(exclude_none=True)
+            names += [f"reasoning.{name}" for name in asked if name != "effort"]
+        if self.text is not None and self.text.verbosity not in (None, "medium"):
+            names.append("text.verbosity")
+        if self.truncation == "auto":
+            names.append("truncation")
+        return names
+
+
+class ResponseBody(InputBody):
     """``POST /v1/responses``: text and function tools.
 
     What the original does beside that (tools of its own, prompts and conversations kept on the
@@ -67,23 +116,15 @@ class ResponseBody(WholeBody):
 
     model: str
     input: str | list[dict[str, Any]]
-    instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: list[str] | None = None
-    text: TextConfig | None = None
-    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
-    previous_response_id: str | None = None
     store: bool | None = None
     metadata: Metadata | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    reasoning: Reasoning | None = None
-    truncation: Literal["disabled"] | None = None
     background: Literal[False] | None = None
     # Of the original's own tools, or hints that change no answer.
     max_tool_calls: int | None = None
@@ -94,20 +135,21 @@ class ResponseBody(WholeBody):
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: str | None = None
 
-    @field_validator("input", mode="before")
-    @classmethod
-    def _input(cls, given: object) -> object:
-        items = given if isinstance(given, list) else []
-        if not isinstance(given, str | list) or not all(isinstance(item, dict) for item in items):
-            raise bad("input", "`input` is text, or a list of items", "invalid_type")
-        return given
-
     @model_validator(mode="after")
     def _fits_together(self) -> ResponseBody:
         for asked in self.include or ():
-            if asked != LOGPROBS:
-                raise bad("include", f"`include` can have {LOGPROBS!r} only, not {asked[:60]!r}")
+            if asked not in (LOGPROBS, REASONING):
+                raise bad(
+                    "include",
+                    f"`include` can have {LOGPROBS!r} and {REASONING!r}, not {asked[:60]!r}",
+                )
         return self
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The parameters that are taken and do nothing."""
+        included = [f"include ({REASONING})"] if REASONING in (self.include or ()) else []
+        return [*super().without_effect, *included]
 
     @property
     def stored(self) -> bool:
@@ -127,7 +169,7 @@ class ResponseBody(WholeBody):
         return given or TextFormat(type="text")
 
 
-def response_tools(body: ResponseBody) -> tuple[tuple[dict[str, Any], ...], Any]:
+def response_tools(body: InputBody) -> tuple[tuple[dict[str, Any], ...], Any]:
     """The tools that the model is offered, and the engine's ``tool_choice``.
 
     Raises:
@@ -165,16 +207,15 @@ def _function(given: Mapping[str, Any], index: int) -> Function:
         raise bad(f"tools[{index}]", message) from None
 
 
-def input_items(body: ResponseBody) -> list[dict[str, Any]]:
-    """The input as a list of items with ids."""
-    given = body.input
+def input_items(given: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An input as a list of items with ids."""
     if isinstance(given, str):
         part = {"type": "input_text", "text": given}
         given = [{"type": "message", "role": "user", "content": [part]}]
     items = []
     for item in given:
         kind = item.get("type") or "message"
-        prefix = {"function_call": "fc_", "function_call_output": "fco_"}.get(str(kind), "msg_")
+        prefix = _PREFIXES.get(str(kind), "msg_")
         own = item.get("id")
         items.append({**item, "type": kind, "id": own if isinstance(own, str) else new_id(prefix)})
     return items
@@ -185,7 +226,9 @@ def conversation(
 ) -> tuple[dict[str, Any], ...]:
     """Items as the messages that the engine takes.
 
-    Calls that follow each other, and the assistant's text before them, are one message.
+    Calls that follow each other, and the assistant's text before them, are one message. A
+    compaction (``compaction.py``) stands for what was said before it: what the user said is one
+    message, the summary is the assistant's.
 
     Raises:
         ApiError: 400 for an item that is neither a message nor a call nor its output.
@@ -209,11 +252,13 @@ def conversation(
                 raise bad(where, f"`{where}` has no `call_id`")
             text = _text(item.get("output"), f"{where}.output")
             messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
+        elif kind == "compaction":
+            unfold(item, messages, where)
         else:
             raise bad(
                 where,
                 f"`{where}` is of type {str(kind)[:60]!r}; this server knows message, "
-                "function_call and function_call_output",
+                "function_call, function_call_output and compaction",
             )
     if not messages:
         raise bad("input", "`input` is empty")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tunewise.server.access import Caller, CallerDep
+from tunewise.server.chat.bodies import no_effect
 from tunewise.server.chat.response_bodies import (
     ResponseBody,
     conversation,
     input_items,
     response_tools,
 )
-from tunewise.server.chat.response_events import Growing
+from tunewise.server.chat.response_events import Growing, replayed
+from tunewise.server.chat.response_history import items_before
 from tunewise.server.chat.retention import owned
 from tunewise.server.chat.running import (
     EngineFailure,
@@ -28,6 +32,7 @@ from tunewise.server.chat.running import (
     kept,
     model_of,
     refusal,
+    warned,
     while_connected,
     with_first,
 )
@@ -45,9 +50,6 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-LONGEST_CHAIN = 1000
-"""Most responses that one goes on from."""
-
 
 @router.post("/v1/responses")
 async def create(
@@ -56,35 +58,39 @@ async def create(
     """Answer, going on from an earlier response where one is named."""
     model = await run_in_threadpool(model_of, state, caller, body.model)
     growing = Growing(body, model, caller.project)
-    own = input_items(body)
-    before = await run_in_threadpool(_before, state, caller, body.previous_response_id)
+    own = input_items(body.input)
+    before = await run_in_threadpool(items_before, state, caller, body.previous_response_id)
     source = events(engine_of(state), _generate(growing, [*before, *own]))
     try:
         if body.stream:
-            begun = await while_connected(request, with_first(source))
-            return EventStream(_stream(growing, begun, own, state, caller), begun)
+            begun, warning = await while_connected(request, with_first(source))
+            headers = warned(no_effect(*body.without_effect), warning)
+            return EventStream(_stream(growing, begun, own, state, caller), begun, headers)
         await while_connected(request, _whole(growing, source))
     except EngineFailure as failure:
         raise refusal(failure.failed, prompt="input", schema="text.format") from None
     response = growing.document()
     await run_in_threadpool(_finish, growing, response, own, state, caller)
-    return Json(response)
+    return Json(response, headers=warned(no_effect(*body.without_effect), growing.warning))
 
 
 @router.get("/v1/responses/{response_id}")
 def retrieve(
-    response_id: str, caller: CallerDep, state: StateDep, stream: bool = False
-) -> dict[str, Any]:
-    """One stored response."""
-    if stream:
-        raise ApiError(
-            400,
-            "A stored response cannot be streamed again: only its end is kept",
-            code="unsupported_parameter",
-            param="stream",
-        )
+    response_id: str,
+    caller: CallerDep,
+    state: StateDep,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """One stored response; as a stream, the events that it was made with, from a number on."""
     with reading(state.sessions) as session:
-        return _find(session, response_id, caller, state).response
+        found = _find(session, response_id, caller, state)
+        response, deltas = found.response, found.deltas
+    if not stream:
+        return Json(response)
+    after = -1 if starting_after is None else starting_after
+    told = (sse(event, event["type"]) for event in replayed(response, deltas))
+    return StreamingResponse(islice(told, after + 1, None), media_type=EventStream.media_type)
 
 
 @router.delete("/v1/responses/{response_id}")
@@ -136,6 +142,7 @@ def _generate(growing: Growing, items: list[dict[str, Any]]) -> Generate:
         tools=tools,
         tool_choice=choice,
         max_tokens=body.max_output_tokens,
+        effort=body.effort,
         temperature=1.0 if body.temperature is None else float(body.temperature),
         top_p=1.0 if body.top_p is None else float(body.top_p),
         schema=shape.schema_,
@@ -212,39 +219,9 @@ def _keep(
                 previous=growing.body.previous_response_id,
                 input=own,
                 response=response,
+                deltas=growing.deltas,
             )
         )
-
-
-def _before(state: ServerState, caller: Caller, id: str | None) -> list[dict[str, Any]]:
-    """All items of the conversation up to and including response ``id``."""
-    mine = owned(StoredResponse, caller, state.settings)
-    turns: list[list[dict[str, Any]]] = []
-    last = id
-    with reading(state.sessions) as session:
-        while id is not None:
-            found = session.scalar(select(StoredResponse).where(StoredResponse.id == id, *mine))
-            if found is None or len(turns) >= LONGEST_CHAIN:
-                raise _no_previous(id, last, state, too_long=found is not None)
-            turns.append([*found.input, *found.response["output"]])
-            id = found.previous
-    return [item for turn in reversed(turns) for item in turn]
-
-
-def _no_previous(id: str, asked: str | None, state: ServerState, *, too_long: bool) -> ApiError:
-    if too_long:
-        why = f"the conversation is longer than {LONGEST_CHAIN} responses; begin another"
-    elif id == asked:
-        why = f"previous response with id '{id[:100]}' not found"
-    else:
-        why = f"response '{id[:100]}', from which the previous one went on, was deleted or expired"
-    days = state.settings.chat_retention_days
-    return ApiError(
-        400,
-        f"{why}. (Responses are kept for {days} days, unless `store` is false.)",
-        code="previous_response_not_found",
-        param="previous_response_id",
-    )
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:

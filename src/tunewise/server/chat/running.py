@@ -37,8 +37,8 @@ Event = Piece | Done
 
 log = logging.getLogger("tunewise.server")
 
-NOT_STORED = {"x-tunewise-warning": "the server's disk is full: the answer is not stored"}
-"""Headers of an answer that was to be stored and is not."""
+NOT_STORED = "the server's disk is full: the answer is not stored"
+"""The warning of an answer that was to be stored and is not."""
 RETRY_AFTER_S = 2
 """What a client is told to wait when too many requests wait already."""
 
@@ -48,6 +48,14 @@ _BLAMED = {
     "invalid_request": None,
     "model_not_loadable": "model",
 }
+
+
+def warned(*warnings: str) -> dict[str, str]:
+    """The header that says what of a request has no effect, or went wrong; none for nothing."""
+    told = "; ".join(filter(None, warnings))
+    # A client's own words may stand in it, and a header holds printable ASCII only.
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
+    return {"x-tunewise-warning": plain} if plain else {}
 
 
 def refusal(
@@ -156,8 +164,8 @@ def _own_id(call: dict[str, Any]) -> dict[str, Any]:
     return {"id": new_id("call_"), "type": "function", "function": dict(call["function"])}
 
 
-async def with_first(source: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-    """Wait for the first event, then give all of them.
+async def with_first(source: AsyncGenerator[Event]) -> tuple[AsyncGenerator[Event], str]:
+    """Wait for the first event; then all of them, and the warning that the first one carries.
 
     Raises:
         EngineFailure: the engine refuses the request; nothing was sent yet.
@@ -172,7 +180,7 @@ async def with_first(source: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         finally:
             await source.aclose()
 
-    return all_of_them()
+    return all_of_them(), first.warning if isinstance(first, Piece) else ""
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
@@ -217,17 +225,23 @@ class Choice:
 
 
 class Answer:
-    """All choices of one request, put together from events."""
+    """All choices of one request, put together from events.
+
+    Attributes:
+        warning: what of the request has no effect, as the engine has found.
+    """
 
     def __init__(self, choices: int) -> None:
         self.choices = [Choice() for _ in range(choices)]
         self.done = Done(0, 0, 0)
+        self.warning = ""
 
     def add(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event, Done):
             self.done = event
             return
+        self.warning = self.warning or event.warning
         choice = self.choices[event.choice]
         choice.text += event.text
         choice.logprobs.extend(event.logprobs)

@@ -25,12 +25,19 @@ class EventStream(StreamingResponse):
     Args:
         chunks: what is sent.
         origin: what the chunks are made from; closed even where no chunk was asked for.
+        headers: beside those of every stream.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[bytes], origin: AsyncGenerator[Any]) -> None:
-        super().__init__(chunks, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes],
+        origin: AsyncGenerator[Any],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        own = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(chunks, headers={**own, **(headers or {})})
         self._open = (chunks, origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -47,6 +47,8 @@ class StoredResponse(Listed, Base):
         previous: id of the response that this one went on from.
         input: its own input items, with ids.
         response: the answer as it was given.
+        deltas: how its text came, in pieces of so many characters and log-probabilities, for who
+            streams it again; None for responses of earlier versions.
     """
 
     __tablename__ = "stored_responses"
@@ -54,3 +56,4 @@ class StoredResponse(Listed, Base):
     previous: Mapped[str | None] = mapped_column(String(128))
     input: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     response: Mapped[dict[str, Any]] = mapped_column(JSON)
+    deltas: Mapped[list[tuple[int, int]] | None] = mapped_column(JSON)

@@ -17,8 +17,14 @@ from tunewise.server.inference import wire
 from tunewise.server.inference.limits import EngineLimits
 from tunewise.server.inference.memory import Budget
 from tunewise.server.inference.models import Held, Models, Wish
-from tunewise.server.inference.prepare import RefusedError, prepare, prompt_ids, too_long
-from tunewise.server.inference.protocol import Embed, Embedded, Event, Failed, Generate
+from tunewise.server.inference.prepare import (
+    RefusedError,
+    count_tokens,
+    prepare,
+    prompt_ids,
+    too_long,
+)
+from tunewise.server.inference.protocol import Done, Embed, Embedded, Event, Failed, Generate
 from tunewise.server.inference.runner import Runner
 from tunewise.server.inference.sequence import RequestState
 from tunewise.server.inference.serving import Serving
@@ -132,7 +138,14 @@ class Engine:
             self._emit(values["id"], _CRASHED)
 
     def _generate(self, request: Generate) -> None:
+        def counted(id: str, tokens: int) -> None:
+            self._emit(id, Done(tokens, 0, 0))
+            self._ended(id)
+
         def work(held: Held) -> Callable[[], None]:
+            if request.count_only:
+                tokens = count_tokens(request, held.serving, held.trained)
+                return lambda: counted(request.id, tokens)
             state = prepare(request, held.serving, held.number, held.trained)
             return lambda: self._start(state, held)
 

@@ -15,6 +15,7 @@ from tunewise.models.trained_as import TrainedAs
 from tunewise.server.inference.protocol import Failed, Generate
 from tunewise.server.inference.sequence import RequestState, Sampling, Sequence, random_of
 from tunewise.server.inference.serving import Serving
+from tunewise.server.inference.template_kwargs import template_variables
 from tunewise.server.inference.text import TextStream
 
 _MOST_CHOICES = 128
@@ -43,7 +44,7 @@ def prepare(
     """
     if not 1 <= request.n <= _MOST_CHOICES:
         raise RefusedError(f"n must be between 1 and {_MOST_CHOICES}", "invalid_request")
-    prompt, stop = _prompt(request, serving, trained)
+    prompt, stop, warning = _prompt(request, serving, trained)
     budget = _budget(request, len(prompt), serving.loaded.context_length)
     _check_bias(request, serving)
     sampling = Sampling(
@@ -53,6 +54,9 @@ def prepare(
         presence_penalty=request.presence_penalty,
         bias=request.logit_bias,
         logprobs=request.logprobs,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
     )
     state = RequestState(
         id=request.id,
@@ -63,6 +67,7 @@ def prepare(
         budget=budget,
         sampling=sampling,
         echo=_echo(request, prompt, serving) if request.echo else None,
+        warning=warning,
     )
     schema = _schema(request)
     tools = request.tools if request.tool_choice != "none" else ()
@@ -77,10 +82,20 @@ def prepare(
                 tokens=list(prompt),
                 guide=_guide(schema, serving) if schema is not None else None,
                 counts={} if penalised else None,
+                seen=set(prompt) if request.repetition_penalty != 1 else None,
             )
         )
     state.open = request.n
     return state
+
+
+def count_tokens(request: Generate, serving: Serving, trained: TrainedAs) -> int:
+    """How many tokens the prompt has, also where it does not fit in the context.
+
+    Raises:
+        RefusedError: it is malformed, or longer than what can be counted.
+    """
+    return len(_prompt(request, serving, trained)[0])
 
 
 def prompt_ids(text: str | Items[int], serving: Serving) -> list[int]:
@@ -144,25 +159,29 @@ def _check_size(text: str, what: str, serving: Serving) -> None:
 
 def _prompt(
     request: Generate, serving: Serving, trained: TrainedAs
-) -> tuple[list[int], tuple[str, ...]]:
+) -> tuple[list[int], tuple[str, ...], str]:
+    """Its tokens, what ends an answer, and a warning of what has no effect."""
     stop = tuple(s for s in request.stop if s)
     if request.messages is None:
         if request.prompt is None:
             raise RefusedError("neither messages nor a prompt was given", "invalid_request")
-        return prompt_ids(request.prompt, serving), stop
+        return prompt_ids(request.prompt, serving), stop, ""
     tokenizer, stops = serving.loaded.tokenizer, serving.loaded.stop
     if trained.form == "raw" != serving.loaded.form:
         tokenizer, stops = serving.raw_tokenizer, RAW_STOP
     tools = request.tools if request.tool_choice != "none" else ()
     try:
-        text = render_prompt(tokenizer, request.messages, tools, date=trained.date)
+        variables, warning = template_variables(request, tokenizer, tools)
+        text = render_prompt(
+            tokenizer, request.messages, tools, date=trained.date, variables=variables
+        )
     except ModelError as error:
         raise RefusedError(str(error), "invalid_request") from error
     _check_size(text, "messages", serving)
     ids = _embedded(list(tokenizer(text, add_special_tokens=False)["input_ids"]), serving)
     if not ids:
         raise RefusedError("the conversation is empty", "invalid_request")
-    return ids, (*stop, *stops)
+    return ids, (*stop, *stops), warning
 
 
 def _budget(request: Generate, length: int, limit: int) -> int:
@@ -175,6 +194,8 @@ def _budget(request: Generate, length: int, limit: int) -> int:
         return room
     if wanted < 0:
         raise RefusedError("max_tokens must not be negative", "invalid_request")
+    if wanted > room and request.fitting:
+        return room
     if wanted > room:
         raise RefusedError(
             f"This model's maximum context length is {limit} tokens. However, you requested "

@@ -53,6 +53,14 @@ class Generate:
         frequency_penalty, presence_penalty: subtracted from the logits of tokens already written,
             per occurrence and once.
         logit_bias: added to the logits of these token ids; -100 bans, 100 forces.
+        top_k: only so many of the likeliest tokens are drawn from; 0 is all.
+        min_p: tokens less likely than this part of the likeliest one's chance are not drawn.
+        repetition_penalty: logits of tokens that the prompt or the answer holds are divided by it
+            where they are positive, else multiplied; 1 is none.
+        template: variables that the chat template is given.
+        effort: how much to reason, for templates that read it; None leaves it to the template.
+        fitting: ``max_tokens`` is as many of them as the context has room for.
+        count_only: nothing is computed; ``Done`` says how many tokens the prompt has.
         scope: whose request it is. Kept prompts are reused within one scope only, since
             ``cached_tokens`` would tell one project what another one has asked.
     """
@@ -76,6 +84,13 @@ class Generate:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    template: Mapping[str, Any] = field(default_factory=dict)
+    effort: str | None = None
+    count_only: bool = False
+    fitting: bool = False
     scope: str = ""
 
 
@@ -106,7 +121,9 @@ class Piece:
         text: what is new; joined, the pieces' texts are the answer.
         logprobs: of the tokens that are new (their text may be held back in a later piece).
         finish_reason: on the last piece of a choice: ``stop``, ``length`` or ``tool_calls``.
-        tool_calls: on the last piece only, in OpenAI's form.
+        tool_calls: on the last piece only, in OpenAI's form. With the finish reason ``length`` the
+            last of them is cut: its arguments break off.
+        warning: on the first piece, what of the request has no effect; empty for nothing.
     """
 
     choice: int
@@ -114,6 +131,7 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

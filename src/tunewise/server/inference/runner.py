@@ -67,6 +67,8 @@ class Runner:
     def add(self, request: RequestState) -> None:
         """Take a request in."""
         self._requests[request.id] = request
+        if request.warning:
+            self._emit(request.id, Piece(0, "", warning=request.warning))
         # The other choices follow when the prompt is read, and find it kept.
         self._waiting.append(request.sequences[0])
 
@@ -227,6 +229,8 @@ class Runner:
             return False
         if row.counts is not None:
             row.counts[token] = row.counts.get(token, 0) + 1
+        if row.seen is not None:
+            row.seen.add(token)
         text = row.text.add(token)
         told = (logprob,) if logprob is not None else ()
         if row.text.stopped or (row.guide is not None and row.guide.complete):
@@ -242,12 +246,10 @@ class Runner:
     def _finish(
         self, row: Sequence, text: str, told: tuple[TokenLogprob, ...], reason: str
     ) -> None:
-        rest, calls = row.text.finish()
+        rest, calls = row.text.finish(cut=reason == "length")
         request = row.request
-        self._emit(
-            request.id,
-            Piece(row.choice, text + rest, told, "tool_calls" if calls else reason, calls),
-        )
+        reason = "tool_calls" if calls and not row.text.cut_in_call else reason
+        self._emit(request.id, Piece(row.choice, text + rest, told, reason, calls))
         self._backend.drop(row)
         request.open -= 1
         if request.open == 0:

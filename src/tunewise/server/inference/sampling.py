@@ -7,7 +7,7 @@ from collections.abc import Sequence as Rows
 import torch
 
 from tunewise.server.inference.protocol import TokenLogprob
-from tunewise.server.inference.sequence import Sequence
+from tunewise.server.inference.sequence import Sampling, Sequence
 from tunewise.server.inference.text import TokenTexts
 
 _FORCED = 100.0
@@ -49,15 +49,9 @@ def _draw(logits: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
     scale = torch.tensor([[s.temperature] for s in samplings], device=device)
     # A temperature of nearly nothing would overflow: the largest logit becomes 0 first.
     chances = torch.softmax((logits - logits.amax(-1, keepdim=True)) / scale, dim=-1)
-    narrow = [i for i, s in enumerate(samplings) if s.top_p < 1]
+    narrow = [i for i, s in enumerate(samplings) if s.narrowed]
     if narrow:
-        part = chances[narrow]
-        top = torch.tensor([[samplings[i].top_p] for i in narrow], device=device)
-        ordered, order = part.sort(dim=-1, descending=True)
-        # The token that crosses the line belongs to the nucleus; the first one always does.
-        ordered[ordered.cumsum(-1) - ordered > top] = 0
-        ordered[:, 0].clamp_(min=torch.finfo(ordered.dtype).tiny)
-        chances[narrow] = torch.zeros_like(part).scatter_(-1, order, ordered)
+        chances[narrow] = _narrowed(chances[narrow], [samplings[i] for i in narrow])
     below = chances.double().cumsum(-1)
     point = torch.tensor([[row.random.random()] for row in rows], dtype=torch.float64)
     # In (0, total]: a token without a chance is never hit, since its step has no width.
@@ -66,8 +60,31 @@ def _draw(logits: torch.Tensor, rows: Rows[Sequence]) -> list[int]:
     return found
 
 
+def _narrowed(chances: torch.Tensor, samplings: Rows[Sampling]) -> torch.Tensor:
+    """The chances with those at 0 that ``min_p``, ``top_k``, then ``top_p`` leave out."""
+
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, device=chances.device)[:, None]
+
+    ordered, order = chances.sort(dim=-1, descending=True)
+    ordered[ordered < column([s.min_p for s in samplings]) * ordered[:, :1]] = 0
+    size = ordered.shape[1]
+    most = column([s.top_k or size for s in samplings])
+    ordered[torch.arange(size, device=chances.device) >= most] = 0
+    # The token that crosses the line belongs to the nucleus; the first one always does.
+    sums = ordered.cumsum(-1)
+    ordered[sums - ordered > column([s.top_p for s in samplings]) * sums[:, -1:]] = 0
+    ordered[:, 0].clamp_(min=torch.finfo(ordered.dtype).tiny)
+    return torch.zeros_like(chances).scatter_(-1, order, ordered)
+
+
 def _adjust(logits: torch.Tensor, row: Sequence) -> None:
     sampling = row.request.sampling
+    if row.seen:
+        seen = torch.tensor(list(row.seen), device=logits.device)
+        found = logits[seen]
+        penalty = sampling.repetition_penalty
+        logits[seen] = torch.where(found > 0, found / penalty, found * penalty)
     if row.counts:
         ids = torch.tensor(list(row.counts), device=logits.device)
         times = torch.tensor(list(row.counts.values()), device=logits.device, dtype=logits.dtype)

@@ -22,7 +22,6 @@ class Sampling:
 
     Attributes:
         logprobs: alternatives to report; None reports nothing.
-        allow: the only tokens that ``logit_bias`` leaves, where it says so; see ``sampling``.
     """
 
     temperature: float
@@ -31,6 +30,9 @@ class Sampling:
     presence_penalty: float
     bias: Mapping[int, float]
     logprobs: int | None
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
     @property
     def plain(self) -> bool:
@@ -40,7 +42,13 @@ class Sampling:
     @property
     def adjusted(self) -> bool:
         """Whether logits are changed for what the answer holds or the request says."""
-        return bool(self.bias or self.frequency_penalty or self.presence_penalty)
+        penalties = self.frequency_penalty or self.presence_penalty
+        return bool(self.bias or penalties or self.repetition_penalty != 1)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether some tokens are not drawn from at all."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +62,7 @@ class RequestState:
         budget: most tokens of each answer.
         open: answers that are not at their end.
         prompt_logprobs: of the prompt's tokens, where ``echo`` asks for them.
+        warning: what of the request has no effect.
     """
 
     id: str
@@ -70,6 +79,7 @@ class RequestState:
     cached_tokens: int = 0
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     cancelled: bool = False
+    warning: str = ""
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -88,6 +98,7 @@ class Sequence:
         held: where its keys and values lie; the model's backend knows.
         guide: keeps it within a JSON Schema.
         counts: how often each token of the answer was written, where penalties need it.
+        seen: the tokens of prompt and answer, where a penalty for repetition needs them.
     """
 
     request: RequestState
@@ -97,6 +108,7 @@ class Sequence:
     tokens: list[int]
     guide: SchemaGuide | None = None
     counts: dict[int, int] | None = None
+    seen: set[int] | None = None
     fed: int = 0
     end: int = 0
     held: Any = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers.decoders import DecodeStream
 
-from tunewise.data.tool_calls import MARKS, Tools, parse_tool_calls
+from tunewise.data.tool_calls import MARKS, Tools, cut_call, parse_tool_calls
 from tunewise.models.token_bytes import TokenBytes
 from tunewise.models.tool_calls import hidden_tokens
 
@@ -63,6 +63,7 @@ class TextStream:
         self._decoded = ""
         self._at = 0
         self.stopped = False
+        self.cut_in_call = False
 
     def add(self, token: int) -> str:
         """Take a token; return the text that can be given out now.
@@ -78,8 +79,13 @@ class TextStream:
             new = self._decode.step(token)
         return self._take(new) if new else ""
 
-    def finish(self) -> tuple[str, tuple[dict[str, Any], ...]]:
-        """What was held back: the rest of the text, and the tool calls."""
+    def finish(self, *, cut: bool = False) -> tuple[str, tuple[dict[str, Any], ...]]:
+        """What was held back: the rest of the text, and the tool calls.
+
+        Args:
+            cut: the answer ends where its budget does. Where that is in the middle of a call, the
+                last call is what there is of it, and ``cut_in_call`` is true.
+        """
         if not self.stopped:
             # Bytes that never became a character are shown as U+FFFD, as in the whole text.
             whole = self._tokenizer.decode(self._ids, skip_special_tokens=not self._tools)
@@ -88,7 +94,15 @@ class TextStream:
                 self._cut_at_stop(max(0, self._at - self._longest))
         rest = self._decoded[self._at :]
         self._at = len(self._decoded)
-        return parse_tool_calls(rest, self._tools) if self._tools else (rest, ())
+        if not self._tools:
+            return rest, ()
+        rest, calls = parse_tool_calls(rest, self._tools)
+        begun = cut_call(rest, self._tools) if cut else None
+        if begun is None:
+            return rest, calls
+        call = {"id": f"call_{len(calls)}", "type": "function", "function": begun[1]}
+        self.cut_in_call = True
+        return begun[0], (*calls, call)
 
     @property
     def _longest(self) -> int:

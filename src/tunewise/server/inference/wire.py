@@ -95,7 +95,8 @@ def pack_event(event: Event | Embedded) -> list[Any]:
     """An event as a short list: a step sends one for each running row."""
     if isinstance(event, Piece):
         logprobs = [[t.token, t.bytes, t.logprob, t.top] for t in event.logprobs]
-        return ["p", event.choice, event.text, logprobs, event.finish_reason, event.tool_calls]
+        head = ["p", event.choice, event.text, logprobs, event.finish_reason, event.tool_calls]
+        return [*head, event.warning] if event.warning else head
     if isinstance(event, Done):
         return ["d", event.prompt_tokens, event.completion_tokens, event.cached_tokens]
     if isinstance(event, Failed):
@@ -107,8 +108,8 @@ def unpack_event(values: list[Any]) -> Event | Embedded:
     """What ``pack_event`` made."""
     kind, *rest = values
     if kind == "p":
-        choice, text, logprobs, finish, calls = rest
-        return Piece(choice, text, tuple(map(_logprob, logprobs)), finish, tuple(calls))
+        choice, text, logprobs, finish, calls, *more = rest
+        return Piece(choice, text, tuple(map(_logprob, logprobs)), finish, tuple(calls), *more)
     if kind == "d":
         return Done(*rest)
     if kind == "f":
