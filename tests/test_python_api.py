@@ -13,6 +13,7 @@ import pytest
 
 import tunewise as tw
 from tunewise.errors import DataError, StudyError, UsageError, WorkspaceError
+from tunewise.python.notebook import NotebookReporter
 
 ROOT = Path(__file__).parent.parent
 WORDS = {"fire": "warm", "sun": "warm", "ice": "cold", "snow": "cold", "stove": "warm"}
@@ -75,7 +76,65 @@ def test_audit_takes_rows_and_prints_as_the_command() -> None:
     found = tw.audit([*rows(30), {"input": "x", "output": ""}], progress=False)
     assert "empty_answer" in [f.code for f in found.findings]
     assert "31 train rows" in str(found) and "empty" in str(found)
-    assert "<pre" in found._repr_html_() and "31 train rows" in found._repr_html_()
+    page = found._repr_html_()
+    assert "<pre" not in page and "<script" not in page
+    assert '<span class="tag warn">warning</span>' in page or 'class="tag bad"' in page
+    assert all(f.message.split()[0] in page for f in found.findings)
+    assert 'tw.audit(rows, fix="clean.jsonl")' in str(found) and "tunewise audit" not in str(found)
+    mended = tw.audit([*rows(30), {"input": "x", "output": ""}], fix="clean.jsonl", progress=False)
+    assert Path("clean.jsonl").exists() and "Wrote" in mended._repr_html_()
+
+
+def test_what_rows_say_is_text_in_a_notebook() -> None:
+    hostile = "<img src=x onerror=alert(1)>\u202e"
+    found = tw.audit([{"input": f"{hostile}{i}", "output": hostile} for i in range(30)])
+    study = tw.load_study({**STUDY, "use_case": hostile, "data": {"examples": rows(9)}})
+    for page in (found._repr_html_(), study._repr_html_()):
+        assert "<img" not in page and "\u202e" not in page
+    assert "&lt;img" in study._repr_html_() and "⟨U+202E⟩" in study._repr_html_()
+
+
+def test_a_loaded_study_and_verdict_show_themselves() -> None:
+    study = tw.load_study({**STUDY, "data": {"examples": rows()}}, set=["fine_tune.epochs=2"])
+    assert re.search(r"^metric +accuracy$", str(study), re.MULTILINE)
+    assert re.search(r"^fine_tune\.epochs +2$", repr(study), re.MULTILINE)
+    assert "fine_tune.epochs" in study._repr_html_()
+    result = tw.run(study, progress=False)
+    loaded = tw.load_verdict(result.folder)
+    assert str(loaded) in str(result) and str(loaded) == repr(loaded)
+    assert loaded._repr_html_() == result._repr_html_()
+    assert loaded._repr_html_().startswith("<iframe sandbox")
+
+
+def test_a_study_is_made_from_keywords_and_from_rows() -> None:
+    as_mapping = tw.run({**STUDY, "data": {"examples": rows()}}, progress=False)
+    by_keys = tw.run(**STUDY, data={"examples": rows()}, progress=False)
+    assert by_keys.folder == as_mapping.folder
+    path = tw.init(rows(), "study.yaml").path
+    changed: dict[str, Any] = {"candidates": ["classifier"], "effort": "quick"}
+    proposed = tw.forecast(rows=rows(), **changed, progress=False)
+    assert proposed.plan.rows == tw.forecast(path, **changed, progress=False).plan.rows
+    assert [c.name for c in proposed.plan.candidates] == ["classifier"]
+    with pytest.raises(UsageError, match="not both"):
+        tw.run(path, rows=rows())
+    with pytest.raises(UsageError, match="what to run"):
+        tw.run()
+    with pytest.raises(StudyError, match="metrik"):
+        tw.run(path, metrik="accuracy")
+
+
+def test_progress_in_a_notebook_is_one_output_that_is_written_anew() -> None:
+    reporter = NotebookReporter()
+    reporter.draw = lambda: pages.append(reporter.html())  # type: ignore[method-assign]
+    pages: list[str] = []
+    reporter.gate("G0", "Data <b>")
+    with reporter.task("audit") as update:
+        update(3, 12)
+        assert '<progress value="3" max="12"' in reporter.html()
+        assert "3 of 12" in reporter.html()
+    reporter.warn("few rows")
+    assert "<progress" not in pages[-1] and "audit: " in pages[-1]
+    assert "Data &lt;b&gt;" in pages[-1] and "few rows" in pages[-1]
 
 
 def test_init_writes_a_study_that_loads() -> None:
@@ -103,6 +162,7 @@ def test_run_takes_rows_in_the_study_and_a_rerun_is_the_same_study() -> None:
 def test_forecast_spends_nothing() -> None:
     plan = tw.forecast({**STUDY, "data": {"examples": rows()}}, progress=False)
     assert plan.plan.rows["test"] > 0 and "classifier" in str(plan)
+    assert "<pre" not in plan._repr_html_() and "<table" in plan._repr_html_()
 
 
 def test_train_and_generate() -> None:
@@ -111,6 +171,7 @@ def test_train_and_generate() -> None:
     )
     assert tuned.adapter == Path("tuned") and tuned.run.steps > 0
     assert "tuned" in str(tuned)
+    assert "<pre" not in tuned._repr_html_() and "learning rate" in tuned._repr_html_()
     one = tw.generate(tuned, "Note 3: snow in room 12.", max_tokens=4)
     again = tw.generate(
         "tunewise/tiny", ["Note 3: snow in room 12."], adapter="tuned", max_tokens=4

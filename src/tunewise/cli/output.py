@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
 
 class Output(Console):
     """A console that falls silent when nobody reads it any more; rich's own ends the program."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # In a notebook rich would show HTML beside the stream, and what is printed would be lost
+        # to whoever reads it.
+        super().__init__(*args, **{"force_jupyter": False, **options})
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -186,7 +186,7 @@ def show_plan(plan: Plan, as_json: bool) -> None:
             fmt.count(one.requests) if one.requests else "–",
             fmt.compact(one.prompt_tokens) if one.prompt_tokens is not None else "–",
             fmt.money(one.usd) if one.usd is not None else "unknown",
-            _training(one),
+            training_words(one),
         )
     console.print(table)
     console.print("At most; nothing was asked or trained yet.", style="dim")
@@ -194,7 +194,8 @@ def show_plan(plan: Plan, as_json: bool) -> None:
         console.print(f"Limit: {fmt.money(plan.max_usd)}")
 
 
-def _training(one: PlannedCandidate) -> str:
+def training_words(one: PlannedCandidate) -> str:
+    """What a candidate's training takes, all runs, in a few words."""
     if one.training is None:
         return "–"
     seconds, memory = one.training["seconds"], one.training["peak_memory_bytes"]

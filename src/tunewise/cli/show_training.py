@@ -44,7 +44,7 @@ def show_training(tuned: Tuned, as_json: bool) -> None:
     steps = fmt.plural(run.steps or 0, "step")
     console.print(f"{run.method}: {steps}, {fmt.duration(run.seconds)}{memory}{rate}")
     if tuned.tried:
-        console.print(_tried(tuned.tried, run.learning_rate))
+        console.print(tried_words(tuned.tried, run.learning_rate))
     if run.dev_loss:
         looks = " → ".join(f"{loss:.3f}" for _, loss in run.dev_loss)
         before = "" if tuned.dev_loss_before is None else f"{tuned.dev_loss_before:.3f} before, "
@@ -125,7 +125,7 @@ def show_settings(settings: Sequence[Setting], as_json: bool) -> None:
     console.print("Nothing was trained.", style="dim")
 
 
-def _tried(tried: Sequence[Mapping[str, Any]], chosen: float | None) -> str:
+def tried_words(tried: Sequence[Mapping[str, Any]], chosen: float | None) -> str:
     """The learning rates that were tried; says so where the best is the last on its side."""
     losses = {t["learning_rate"]: t["dev_loss"] for t in tried}
     shown = ", ".join(

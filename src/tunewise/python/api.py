@@ -5,15 +5,16 @@ themselves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from tunewise.errors import UsageError
 from tunewise.python.results import Audited, Forecasted, Proposed, Trained, Verdicted
-from tunewise.python.sources import Rows, as_file, as_flags, as_study
+from tunewise.python.sources import Rows, as_file, as_flags, as_study, keyed_study
 
 if TYPE_CHECKING:
-    from tunewise.cli.progress import TerminalReporter
+    from tunewise.pipeline.reporter import Reporter
     from tunewise.report.document import Verdict
     from tunewise.study.loading import LoadedStudy
     from tunewise.study.schema import Columns
@@ -60,7 +61,10 @@ def audit(
         model=model,
     )
     fixed = None if fix is None else Path(fix)
-    return Audited(audit_files(sources, fix=fixed, reporter=_reporter(progress)), fixed)
+    outcome = audit_files(sources, fix=fixed, reporter=_reporter(progress))
+    if not isinstance(data, str | Path):  # no command takes rows that only this process has
+        outcome = replace(outcome, mending='tw.audit(rows, fix="clean.jsonl")')
+    return Audited(outcome, fixed)
 
 
 def init(
@@ -99,16 +103,20 @@ def init(
 
 
 def run(
-    study: str | Path | Mapping[str, Any] | LoadedStudy,
+    study: str | Path | Mapping[str, Any] | LoadedStudy | None = None,
     *,
+    rows: str | Path | Rows | None = None,
     set: Sequence[str] = (),
     workspace: str | Path | None = None,
     progress: bool = True,
+    **keys: Any,
 ) -> Verdicted:
     """From a study to a verdict, as ``tunewise run``; a stopped run goes on where it was.
 
     Args:
         study: a study file; or its keys as a mapping, in which ``data`` may hold rows themselves.
+        rows: instead of a study: a file or mappings, for which the study is made as ``init`` does.
+        keys: keys of a study by name, ``effort="quick"``; they go before those of ``study``.
         set: changes of keys, ``"effort=quick"``.
         workspace: where results lie; ``$TUNEWISE_HOME`` or ``.tunewise`` by default.
 
@@ -118,20 +126,24 @@ def run(
     from tunewise.pipeline.run import run_study
 
     place = _workspace(workspace)
-    return Verdicted(run_study(as_study(study, place, set), place, _reporter(progress)))
+    return Verdicted(
+        run_study(keyed_study(study, place, set, rows, keys), place, _reporter(progress))
+    )
 
 
 def forecast(
-    study: str | Path | Mapping[str, Any] | LoadedStudy,
+    study: str | Path | Mapping[str, Any] | LoadedStudy | None = None,
     *,
+    rows: str | Path | Rows | None = None,
     set: Sequence[str] = (),
     workspace: str | Path | None = None,
     progress: bool = True,
+    **keys: Any,
 ) -> Forecasted:
     """What a run would take in time, memory and money, as ``tunewise forecast``.
 
     Args:
-        study, set, workspace: as in ``run``.
+        study, rows, keys, set, workspace: as in ``run``.
 
     Raises:
         TunewiseError: what the user can mend.
@@ -139,7 +151,9 @@ def forecast(
     from tunewise.pipeline.run import plan_study
 
     place = _workspace(workspace)
-    return Forecasted(plan_study(as_study(study, place, set), place, _reporter(progress)))
+    return Forecasted(
+        plan_study(keyed_study(study, place, set, rows, keys), place, _reporter(progress))
+    )
 
 
 def train(
@@ -279,7 +293,10 @@ def load_study(study: str | Path | Mapping[str, Any], *, set: Sequence[str] = ()
     Raises:
         StudyError: with file, line, key and what was probably meant.
     """
-    return as_study(study, _workspace(None), set)
+    from tunewise.python.studies import Studied
+
+    loaded = as_study(study, _workspace(None), set)
+    return Studied(loaded.study, loaded.path, loaded.directory, loaded.raw, loaded.places)
 
 
 def load_verdict(path: str | Path) -> Verdict:
@@ -308,8 +325,9 @@ def _workspace(path: str | Path | None) -> Any:
     return Workspace(None if path is None else Path(path))
 
 
-def _reporter(progress: bool) -> TerminalReporter:
+def _reporter(progress: bool) -> Reporter:
     """What draws a run: bars on a terminal and in a notebook, else lines."""
     from tunewise.cli.options import reporter_of
+    from tunewise.python.notebook import NotebookReporter, in_notebook
 
-    return reporter_of(not progress)
+    return NotebookReporter() if progress and in_notebook() else reporter_of(not progress)

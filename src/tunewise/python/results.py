@@ -4,7 +4,6 @@ themselves in a notebook.
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
     from tunewise.pipeline.audits import AuditOutcome
     from tunewise.pipeline.propose import Written
     from tunewise.pipeline.run import Outcome, Plan
+    from tunewise.report.card import Card
     from tunewise.report.document import TrainingRun, Verdict
-
-_PRE = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.35;font-size:13px;margin:0"
 
 
 class Shown:
@@ -34,8 +32,13 @@ class Shown:
 
     __repr__ = __str__
 
+    def _card(self) -> Card:
+        raise NotImplementedError
+
     def _repr_html_(self) -> str:
-        return f'<pre style="{_PRE}">{html.escape(str(self))}</pre>'
+        from tunewise.report.card import render_card
+
+        return render_card(self._card())
 
 
 def _printed(show: Callable[[], None]) -> str:
@@ -66,14 +69,7 @@ class Verdicted(Shown):
         show_outcome(self._outcome, as_json=False)
 
     def _repr_html_(self) -> str:
-        """The report in a frame of its own: its styles touch nothing else, and it runs nothing."""
-        from tunewise.report.html import render_html
-
-        page = html.escape(render_html(self.verdict), quote=True)
-        return (
-            f'<iframe sandbox srcdoc="{page}" title="The verdict on {html.escape(self.study)}" '
-            'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
-        )
+        return self.verdict._repr_html_()
 
     @property
     def study(self) -> str:
@@ -100,6 +96,11 @@ class Audited(Shown):
 
         show_audit(self._outcome, self._fixed, as_json=False)
 
+    def _card(self) -> Card:
+        from tunewise.python.cards import audit_card
+
+        return audit_card(self._outcome, self._fixed)
+
 
 class Proposed(Shown):
     """A study file that was written, and why it looks so.
@@ -123,6 +124,11 @@ class Proposed(Shown):
 
         show_proposal(self._written)
 
+    def _card(self) -> Card:
+        from tunewise.python.cards import proposal_card
+
+        return proposal_card(self._written)
+
 
 class Forecasted(Shown):
     """A run before anything is spent.
@@ -138,6 +144,11 @@ class Forecasted(Shown):
         from tunewise.cli.show import show_plan
 
         show_plan(self.plan, as_json=False)
+
+    def _card(self) -> Card:
+        from tunewise.python.cards import plan_card
+
+        return plan_card(self.plan)
 
 
 class Trained(Shown):
@@ -162,3 +173,8 @@ class Trained(Shown):
         from tunewise.cli.show_training import show_training
 
         show_training(self._tuned, False)
+
+    def _card(self) -> Card:
+        from tunewise.python.cards import training_card
+
+        return training_card(self._tuned)

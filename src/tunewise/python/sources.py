@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewise.errors import DataError
+from tunewise.errors import DataError, UsageError
 from tunewise.workspace import Workspace, write_text_atomic
 
 if TYPE_CHECKING:
@@ -70,16 +70,67 @@ def as_study(
         return study_from(study.raw, study.directory, str(study.path), set) if set else study
     if isinstance(study, str | Path):
         return load_study(study, overrides=list(set))
-    raw = dict(study)
+    raw = _with_files(dict(study), workspace)
+    return study_from(raw, Path.cwd(), "the study", list(set))
+
+
+def keyed_study(
+    study: str | Path | Mapping[str, Any] | LoadedStudy | None,
+    workspace: Workspace,
+    set: Sequence[str],
+    rows: str | Path | Rows | None,
+    keys: Mapping[str, Any],
+) -> LoadedStudy:
+    """A study from itself or from rows, with keys given by name.
+
+    Raises:
+        UsageError: neither a study, nor rows, nor keys; or a study and rows.
+        StudyError, DataError: as ``as_study``.
+    """
+    from tunewise.study.loading import load_study, study_from
+
+    if study is not None and rows is not None:
+        raise UsageError(
+            "give a study or rows, not both", where="rows", hint="Rows of a study are its `data`."
+        )
+    if rows is not None:
+        return as_study({**_proposed(rows, workspace, keys.get("model")), **keys}, workspace, set)
+    if study is None:
+        if not keys:
+            raise UsageError(
+                "nothing says what to run",
+                hint="Give a study file, `rows=`, or a study's keys, such as `name=` and `data=`.",
+            )
+        return as_study(keys, workspace, set)
+    if not keys:
+        return as_study(study, workspace, set)
+    if isinstance(study, Mapping):
+        return as_study({**study, **keys}, workspace, set)
+    if isinstance(study, str | Path):
+        study = load_study(study)
+    # Rows given as mappings become files; paths stay relative to where the study's file lies.
+    raw = _with_files({**study.raw, **keys}, workspace)
+    return study_from(raw, study.directory, str(study.path), list(set))
+
+
+def _proposed(rows: str | Path | Rows, workspace: Workspace, model: object) -> dict[str, Any]:
+    from tunewise.data.propose import propose
+    from tunewise.models.names import TINY
+
+    return propose(as_file(rows, workspace), model=TINY if model is None else str(model)).study
+
+
+def _with_files(raw: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """A study's keys with rows that were given as mappings as files' names."""
     data = raw.get("data")
     if isinstance(data, Mapping):
         raw["data"] = {
-            key: as_file(value, workspace)
+            key: str(Path(as_file(value, workspace)).absolute())
             if key in _SOURCES and not isinstance(value, str) and value is not None
             else value
             for key, value in data.items()
         }
-    return study_from(raw, Path.cwd(), "the study", list(set))
+    return raw
 
 
 def as_flags(given: Mapping[str, tuple[str, Any]]) -> Flags:

@@ -308,6 +308,20 @@ class Verdict(Part):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    def __str__(self) -> str:
+        """As `tunewise run` prints it, without colours."""
+        from tunewise.report.terminal import verdict_text
+
+        return verdict_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The report in a frame of its own, for a notebook."""
+        from tunewise.report.html import framed
+
+        return framed(self)
+
     def to_json(self) -> str:
         """The document as indented JSON with a final newline; always valid UTF-8.
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tunewise.report import charts, words
 from tunewise.report import format as fmt
@@ -43,7 +43,7 @@ def render_html(verdict: Verdict) -> str:
     style = style_sheet()
     primary = shown.primary
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             v=shown,
@@ -63,6 +63,15 @@ def render_html(verdict: Verdict) -> str:
     )
 
 
+def framed(verdict: Verdict) -> str:
+    """The report in a frame of its own: its styles touch nothing else, and it runs nothing."""
+    title = escape(f"The verdict on {verdict.study}")
+    return (
+        f'<iframe sandbox srcdoc="{escape(render_html(verdict))}" title="{title}" '
+        'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
+    )
+
+
 def content_policy(style: str) -> str:
     """A Content-Security-Policy that allows this style sheet, by its hash, and nothing else."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -75,7 +84,7 @@ def style_sheet() -> str:
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tunewise.report"),
         autoescape=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +58,14 @@ def print_verdict(verdict: Verdict, console: Console, *, report: Path | None = N
         report: where the page lies; printed last.
     """
     _Printer(visible_copy(verdict), console).print(report)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """What ``print_verdict`` prints, without colours."""
+    printed = io.StringIO()
+    console = Console(file=printed, force_jupyter=False, force_terminal=False, color_system=None)
+    print_verdict(verdict, console)
+    return printed.getvalue().rstrip("\n")
 
 
 class _Printer:
