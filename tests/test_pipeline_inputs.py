@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -15,10 +18,14 @@ import yaml
 from models_support import save_model
 from tunewise.data.chat import Completion, Request
 from tunewise.models.local_engine import LocalEngine
+from tunewise.pipeline.kept_trainings import bring
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.run import Outcome, report_study, run_study
-from tunewise.routes.local import LocalRoute
+from tunewise.routes import local
 from tunewise.study.loading import load_study
+from tunewise.training.job import TrainingJob
+from tunewise.training.job_files import read_job
+from tunewise.training.loop import Run
 from tunewise.workspace import Workspace
 
 PRICES = """\
@@ -30,11 +37,56 @@ training:
 """
 
 
+class House(BaseHTTPRequestHandler):
+    """A served model: it is asked over HTTP, and every request is counted."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_POST(self) -> None:
+        self.asked[self.path] += 1
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        warm = any(w in body["messages"][-1]["content"] for w in ("fire", "sun", "coal"))
+        answer = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": "warm" if warm else "cold"},
+                }
+            ],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+        }
+        sent = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), House) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many requests the model answered and how many training runs were submitted."""
+    """Requests that the model on this machine answered, and trainings that really ran.
+
+    A learning rate is tried in this process, a fine-tune runs in one that is started for it.
+    """
     counts: Counter[str] = Counter()
-    answer, submit = LocalEngine.iterate_rows, LocalRoute.submit
+    answer, here, elsewhere = LocalEngine.iterate_rows, Run.run, local.start
 
     def iterate_rows(
         self: LocalEngine, requests: Sequence[Request]
@@ -42,12 +94,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts["requests"] += len(requests)
         return answer(self, requests)
 
-    def submitted(self: LocalRoute, job: Any) -> Any:
-        counts["trainings"] += not (job.output / "training.json").exists()
-        return submit(self, job)
+    def run(self: Run) -> Any:
+        counts["tries"] += 1
+        return here(self)
+
+    def start(kind: Any, folder: Path) -> Any:
+        counts["trainings"] += 1
+        return elsewhere(kind, folder)
 
     monkeypatch.setattr(LocalEngine, "iterate_rows", iterate_rows)
-    monkeypatch.setattr(LocalRoute, "submit", submitted)
+    monkeypatch.setattr(Run, "run", run)
+    monkeypatch.setattr(local, "start", start)
     return counts
 
 
@@ -64,7 +121,7 @@ def rows(n: int, start: int = 0) -> str:
 class Project:
     """A study in a folder, changed and run again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, house: str) -> None:
         self.folder = folder
         self.workspace = Workspace(folder / "workspace")
         self.text: dict[str, Any] = {
@@ -73,8 +130,13 @@ class Project:
             "prompt": "Warm or cold?",
             "data": {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"},
             "metric": "accuracy",
-            "candidates": ["zero_shot", "fine_tuned"],
-            "fine_tune": {"epochs": 1, "learning_rate": 0.005},
+            "candidates": [
+                "zero_shot",
+                {"name": "house", "kind": "zero_shot", "model": "house:m", "prompt": "Which?"},
+                "fine_tuned",
+            ],
+            "servers": {"house": {"base_url": house}},
+            "fine_tune": {"epochs": 1, "learning_rate": [0.005, 0.01]},
             "forgetting": {"suite": None},
             "output": {"max_tokens": 3},
             "effort": "quick",
@@ -96,10 +158,10 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, house: str) -> Path:
     """The folder of a study that has been run."""
     folder = tmp_path_factory.mktemp("finished")
-    project = Project(folder)
+    project = Project(folder, house)
     project.write()
     outcome = project.run()
     assert outcome.verdict.ended_at == "G5" and outcome.verdict.test.opened == 1
@@ -107,11 +169,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Project:
+def project(finished: Path, tmp_path: Path, house: str) -> Project:
     """The same study with all that it left, elsewhere: that it was moved plays no part."""
     folder = tmp_path / "moved"
     shutil.copytree(finished, folder)
-    return Project(folder)
+    House.asked.clear()
+    return Project(folder, house)
 
 
 def test_prose_prices_and_traffic_change_the_document_alone(
@@ -127,11 +190,14 @@ def test_prose_prices_and_traffic_change_the_document_alone(
         "costs": {"prices": "prices.yaml", "hour": 50, "hours": 2, "label": 0.1, "labels": 3},
         "target": {"minimal_gain": 3.0},
     }
+    before = first.verdict_json.read_bytes()
     for key, value in changes.items():
         reported = report_study(project.load(**{key: value}), project.workspace)
         again = project.run()
         assert again.folder == first.folder and reported.verdict.test.opened == 1
-    assert counted == Counter()
+        assert again.verdict_json.read_bytes() != before, "the document says so"
+        before = again.verdict_json.read_bytes()
+    assert counted == Counter() and House.asked == Counter()
     assert (project.workspace.root / "test-ledger.jsonl").read_bytes() == ledger
     assert again.verdict.use_case == "Tell warm from cold."
     assert again.verdict.primary.minimal_gain == 3.0 != first.verdict.primary.minimal_gain
@@ -143,16 +209,18 @@ def test_another_prompt_asks_trains_and_looks_again(
     project: Project, counted: Counter[str]
 ) -> None:
     again = project.run(prompt="Which of the two is it, warm or cold?")
-    assert counted["requests"] >= 2 * (12 + 20) and counted["trainings"] == 1
+    assert counted["requests"] >= 2 * (12 + 20)
+    assert (counted["tries"], counted["trainings"]) == (2, 1)
+    assert House.asked == Counter(), "it has a prompt of its own"
     assert again.verdict.test.opened == 2
     assert any("opened 2 times" in text for text in again.verdict.warnings)
 
 
-def test_another_metric_scores_again_and_asks_nothing(
+def test_another_metric_scores_again_and_asks_and_trains_nothing(
     project: Project, counted: Counter[str]
 ) -> None:
     again = project.run(metric="exact_match")
-    assert counted == Counter()
+    assert counted == Counter() and House.asked == Counter()
     assert again.verdict.metric == "exact_match" and again.verdict.test.opened == 2
 
 
@@ -160,18 +228,76 @@ def test_another_candidate_is_asked_alone(project: Project, counted: Counter[str
     project.run()
     counted.clear()
     other = {"kind": "zero_shot", "name": "terse", "prompt": "warm/cold:"}
-    again = project.run(candidates=["zero_shot", other, "fine_tuned"])
-    assert counted["trainings"] == 0
+    again = project.run(candidates=[*project.text["candidates"], other])
+    assert counted["trainings"] == counted["tries"] == 0 and House.asked == Counter()
     # Two wordings on dev, the better one on test; the others' answers are kept.
     assert counted["requests"] == 2 * 12 + 20
     assert again.verdict.test.opened == 2
+
+
+def test_another_learning_rate_is_tried_alone(project: Project, counted: Counter[str]) -> None:
+    project.run(fine_tune={"epochs": 1, "learning_rate": [0.005, 1e-9, 0.01]})
+    assert (counted["tries"], counted["trainings"]) == (1, 0), "one that learns nothing loses"
+
+
+def test_another_name_finds_what_was_trained(project: Project, counted: Counter[str]) -> None:
+    first = project.run()
+    again = project.run(name="warmer")
+    assert counted == Counter() and House.asked == Counter()
+    assert again.verdict.study == "warmer" and again.verdict.test.opened == 1
+    assert again.verdict.primary.gain == first.verdict.primary.gain
+    trained = Path(again.verdict.training[0].tuned_model)
+    assert trained.is_relative_to(project.workspace.root / "studies" / "warmer")
+    # Each of the two can be removed alone.
+    shutil.rmtree(project.workspace.root / "studies" / "warm")
+    assert project.run(metric="exact_match").verdict.metric == "exact_match"
+    assert counted == Counter()
+
+
+def test_only_a_finished_training_of_the_same_content_is_taken(
+    project: Project, tmp_path: Path
+) -> None:
+    (result,) = project.workspace.root.glob("studies/warm/training/*/training.json")
+    job = read_job(result.parent / "job")
+    mine = replace(job, output=tmp_path / "studies" / "mine" / "training" / result.parent.name)
+    theirs = tmp_path / "studies" / "theirs" / "training" / result.parent.name
+    shutil.copytree(result.parent, theirs)
+
+    def brought(job: TrainingJob) -> bool:
+        bring(job)
+        there = job.output.exists()
+        shutil.rmtree(job.output, ignore_errors=True)
+        return there
+
+    assert brought(mine)
+    assert not brought(replace(mine, seed=7)), "other weights, whatever its folder is called"
+    text = (theirs / "training.json").read_text()
+    (theirs / "training.json").write_text(text[:-40])
+    assert not brought(mine)
+    (theirs / "training.json").write_text(text)
+    (theirs / "status.json").write_text('{"state": "running", "pid": 1}')
+    assert not brought(mine)
+
+
+def test_test_rows_in_another_order_and_file_ask_nothing_and_are_no_look(
+    project: Project, counted: Counter[str]
+) -> None:
+    first = project.run()
+    test = project.folder / "test.jsonl"
+    lines = test.read_text().splitlines()
+    test.unlink()
+    (project.folder / "held-out.jsonl").write_text("\n".join(lines[::-1]) + "\n")
+    again = project.run(data={**project.text["data"], "test": "held-out.jsonl"})
+    assert counted == Counter() and House.asked == Counter()
+    assert again.folder == first.folder and again.verdict.test.opened == 1
+    assert again.verdict.primary.gain == first.verdict.primary.gain
 
 
 def test_a_model_replaced_in_place_is_asked_again(project: Project, counted: Counter[str]) -> None:
     first = project.run()
     save_model(project.folder / "model", num_hidden_layers=2)
     again = project.run()
-    assert counted["requests"] > 0 and counted["trainings"] == 1
+    assert counted["requests"] > 0 and (counted["tries"], counted["trainings"]) == (2, 1)
     assert again.folder == first.folder and again.verdict.test.opened == 2
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,20 +178,25 @@ class Workspace:
     def study_date(self, name: str, rows: str) -> str | None:
         """The date (ISO 8601) that is kept for a study with these rows, or None.
 
+        A study that was given another name keeps its date: that of the same rows, the earliest.
+
         Args:
             rows: identifies them.
         """
-        path = self._dates(name)
-        known = read_json(path) if path.exists() else {}
-        found = known.get(rows) if isinstance(known, dict) else None
-        return found if isinstance(found, str) else None
+        own = self._kept_dates(name).get(rows)
+        others = (self._kept_dates(other).get(rows) for other in self.names())
+        return own or min((date for date in others if date is not None), default=None)
 
     def keep_study_date(self, name: str, rows: str, date: str) -> None:
         """Keep the date of a study with these rows; one that is kept already stays."""
-        if self.study_date(name, rows) is None:
-            path = self._dates(name)
-            known = read_json(path) if path.exists() else {}
-            write_json_atomic(path, {**known, rows: date})
+        known = self._kept_dates(name)
+        if rows not in known:
+            write_json_atomic(self._dates(name), {**known, rows: date})
+
+    def _kept_dates(self, name: str) -> dict[str, str]:
+        path = self._dates(name)
+        known = read_json(path) if path.exists() else {}
+        return known if isinstance(known, dict) else {}
 
     def _dates(self, name: str) -> Path:
         return self.root / "studies" / name / "dates.json"
@@ -229,7 +234,9 @@ class Workspace:
     def _ledger(self) -> Path:
         return self.root / "test-ledger.jsonl"
 
-    def open_test(self, rows: Sequence[str], study: str, look: str) -> int:
+    def open_test(
+        self, rows: Sequence[str], study: str, look: str, *, all_rows: str | None = None
+    ) -> int:
         """Record that a study looked at these test rows; return how often they were looked at.
 
         The ledger lies outside the studies and knows rows, so neither an edited study file nor
@@ -239,38 +246,75 @@ class Workspace:
         Args:
             rows: a key of each row.
             look: identifies what can change answers or choices.
+            all_rows: what ledgers of earlier releases knew this test by (``prepare.old_hash``).
         """
-        looks = self.test_looks(rows)
+        looks = self.test_looks(rows, all_rows=all_rows)
         if look not in [entry["look"] for entry in looks]:
             entry = {"look": look, "study": study, "rows": sorted(set(rows))}
-            with _disk_errors(self._ledger), self._ledger.open("a+b") as file:
-                # A line that a killed run left unfinished must not swallow the next one.
-                end = file.seek(0, os.SEEK_END)
-                cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
-                file.write(("\n" * cut + json.dumps(entry) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
+            self._add_to_ledger(entry)
             looks.append(entry)
         return len(looks)
 
-    def test_looks(self, rows: Sequence[str]) -> list[dict[str, Any]]:
+    def test_looks(
+        self, rows: Sequence[str], *, all_rows: str | None = None
+    ) -> list[dict[str, Any]]:
         """The recorded looks at these rows (``look``, ``study``, ``rows``), the oldest first.
 
-        A look at other rows counts where at least a hundredth of these were among them.
+        A look at other rows counts where at least a hundredth of these were among them; one that
+        an earlier release recorded, where it was at the very same rows.
         """
-        if not self._ledger.exists():
-            return []
         wanted = set(rows)
         found: dict[str, dict[str, Any]] = {}
+        for entry in self._ledger_lines():
+            if isinstance(entry.get("rows"), list):
+                shared = len(wanted.intersection(entry["rows"]))
+                seen = shared and shared >= _SHARED * len(wanted)
+                look = str(entry.get("look"))
+            else:
+                seen = all_rows is not None and entry.get("rows") == all_rows
+                look = str(entry.get("study_hash"))
+            if seen:
+                found.setdefault(look, {**entry, "look": look})
+        return list(found.values())
+
+    def untold_looks(self, all_rows: str) -> list[str]:
+        """Names of studies whose looks cannot be compared with these rows; each is told once.
+
+        Earlier releases knew a test by one hash of all its rows: whether another test shares some
+        of them cannot be seen.
+
+        Args:
+            all_rows: as for ``open_test``.
+        """
+        told: set[str] = set()
+        old: dict[str, str] = {}
+        for entry in self._ledger_lines():
+            told.update(map(str, entry.get("told", [])))
+            if isinstance(entry.get("rows"), str) and entry["rows"] != all_rows:
+                old[str(entry.get("study_hash"))] = str(entry.get("study"))
+        new = {key: name for key, name in old.items() if key not in told}
+        if new:
+            self._add_to_ledger({"told": sorted(new)})
+        return list(dict.fromkeys(new.values()))
+
+    def _ledger_lines(self) -> Iterator[dict[str, Any]]:
+        if not self._ledger.exists():
+            return
         for line in self._ledger.read_text("utf-8", "replace").splitlines():
+            # What is no JSON is the start of a line that a killed run wrote: it opened nothing.
             with contextlib.suppress(json.JSONDecodeError):
                 entry = json.loads(line)
-                if not isinstance(entry, dict) or not isinstance(entry.get("rows"), list):
-                    continue
-                shared = len(wanted.intersection(entry["rows"]))
-                if shared and shared >= _SHARED * len(wanted):
-                    found.setdefault(str(entry.get("look")), entry)
-        return list(found.values())
+                if isinstance(entry, dict):
+                    yield entry
+
+    def _add_to_ledger(self, entry: Mapping[str, Any]) -> None:
+        with _disk_errors(self._ledger), self._ledger.open("a+b") as file:
+            # A line that a killed run left unfinished must not swallow the next one.
+            end = file.seek(0, os.SEEK_END)
+            cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+            file.write(("\n" * cut + json.dumps(entry) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def folder_size(path: Path) -> int:

@@ -40,7 +40,7 @@ def askable_stage(session: Session) -> list[str]:
         rows = [*session.dev, *session.test]
         return unaskable(session.engine(model), prompting, rows)
 
-    result = session.store.stage("askable", "G0", session.inputs.candidate(asking[0]), work)
+    result = session.store.stage("askable", "G0", session.inputs.askable(asking[0]), work)
     return list(result["warnings"])
 
 

@@ -20,7 +20,8 @@ from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE, judge
 from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
 from tunewise.pipeline.measured import Case
-from tunewise.pipeline.prepare import audit_stage, row_keys
+from tunewise.pipeline.opening import open_test
+from tunewise.pipeline.prepare import audit_stage
 from tunewise.pipeline.session import Session
 from tunewise.pipeline.store import Item
 from tunewise.pipeline.tuning import EFFORTS, parts, refuse_unaffordable, seeds_of
@@ -194,7 +195,7 @@ class Gates:
                 rate, trials = self.session.tuner(spec).learning_rate()
                 return {"learning_rate": rate, "trials": trials}
 
-            depends_on = self.session.inputs.training(spec)
+            depends_on = self.session.inputs.learning(spec)
             chosen = self.store.stage(f"sweep-{spec.name}", "G2", depends_on, sweep)
             rates[spec.name] = float(chosen["learning_rate"])
             if chosen["trials"]:
@@ -351,11 +352,7 @@ class Gates:
         self.reporter.gate("G5", "test")
 
         def work() -> dict[str, Any]:
-            opened = self.session.workspace.open_test(
-                row_keys(self.session.test, self.study.name),
-                self.study.name,
-                self.session.inputs.look(),
-            )
+            opened = open_test(self.session)
             for spec in self.session.specs:
                 items = self._test_items(spec)
                 if items:

@@ -261,6 +261,17 @@ def test_hash(rows: Sequence[Example], study: str) -> str:
     return hashlib.sha256("".join(sorted(row_keys(rows, study))).encode()).hexdigest()
 
 
+def old_hash(rows: Sequence[Example]) -> str:
+    """What ledgers of earlier releases knew a test by: one hash of all rows with their ids.
+
+    Empty where there are scores alone: by their ids, two studies had the same test.
+    """
+    if not all(row.messages for row in rows):
+        return ""
+    each = sorted(canonical_hash([row.id, *map(dict, row.messages)]) for row in rows)
+    return hashlib.sha256("".join(each).encode()).hexdigest()
+
+
 def file_digests(paths: Sequence[Path]) -> dict[str, str]:
     """SHA-256 of the content of files, and of all files of folders, by name."""
     found = {}

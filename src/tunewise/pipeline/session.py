@@ -97,7 +97,14 @@ class Session:
     @cached_property
     def inputs(self) -> StageInputs:
         """What each stage depends on."""
-        return StageInputs(self.study, self.directory, lambda: self.specs, self._revision)
+        return StageInputs(
+            self.study,
+            self.directory,
+            lambda: self.specs,
+            self._revision,
+            lambda: self.prepared,
+            lambda: not self.capabilities.this_machine,
+        )
 
     def form(self, model: str) -> Form:
         """The form of the text by which a model is asked."""
@@ -133,7 +140,7 @@ class Session:
 
     @cached_property
     def _rows(self) -> str:
-        return canonical_hash(self.inputs.data())
+        return canonical_hash(self.inputs.sources())
 
     @cached_property
     def folder(self) -> StudyFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,13 @@ from tunewise.errors import BudgetError, StudyError, TrainingError
 from tunewise.models.raw_form import Form
 from tunewise.models.template_date import today
 from tunewise.pipeline.following import Follower, wait
+from tunewise.pipeline.kept_trainings import bring, trial_folders
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
 from tunewise.routes.base import Forecast, Route, open_route
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
-from tunewise.training.job import TrainingJob, TrainingResult, date_of
+from tunewise.training.job import TrainingJob, TrainingResult, date_of, rows_digest
 from tunewise.training.left_out import MOST_TOO_LONG
 from tunewise.training.trackers import check_trackers
 from tunewise.words import plural, some_of
@@ -98,47 +98,43 @@ class Tuner:
         self._form = form
         self._date = date or today()
         self.on_this_machine = self.route.capabilities.this_machine
-        self._digested: tuple[Sequence[Example], str] | None = None
+        self._digested: tuple[Sequence[Example], Sequence[Example], str] | None = None
 
     def job(self, learning_rate: float, seed: int, rows: Sequence[Example]) -> TrainingJob:
         """The job for one run; equal jobs share a folder, so a finished one is found again."""
         fine_tune = self.study.fine_tune
-        epochs = fine_tune.epochs or DEFAULT_EPOCHS
-        identity = canonical_hash(
-            [
-                self._revision,
-                fine_tune.model_dump(
-                    mode="json", exclude={"learning_rate", "seeds", "epochs", "report_to"}
-                ),
-                learning_rate,
-                epochs,
-                seed,
-                self._digest(rows),
-            ]
-        )
-        return TrainingJob(
+        local_weights = self.route.capabilities.local_weights
+        job = TrainingJob(
             model=self.model,
             examples=rows,
             dev=self.dev,
             fine_tune=fine_tune,
             learning_rate=learning_rate,
-            epochs=epochs,
+            epochs=fine_tune.epochs or DEFAULT_EPOCHS,
             seed=seed,
-            output=self.folder / identity[:16],
-            date=date_of(self.model, None, self._date)
-            if self.route.capabilities.local_weights
-            else None,
+            output=self.folder,
+            date=date_of(self.model, None, self._date) if local_weights else None,
             form=self._form,
         )
+        digest = self._digest(rows)
+        if local_weights:
+            identity = job.key_of(digest)
+        else:  # what a service reads of the options is known to its route alone
+            options = fine_tune.model_dump(
+                mode="json", exclude={"learning_rate", "seeds", "epochs", "report_to"}
+            )
+            identity = canonical_hash(
+                [self._revision, options, learning_rate, job.epochs, seed, digest]
+            )
+        return replace(job, output=self.folder / identity[:16])
 
     def _digest(self, rows: Sequence[Example]) -> str:
-        """SHA-256 of the rows' ids and messages; of the same rows as last time, as it was."""
-        if self._digested is None or self._digested[0] is not rows:
-            digest = hashlib.sha256()
-            for row in rows:
-                digest.update(canonical_hash([row.id, [dict(m) for m in row.messages]]).encode())
-            self._digested = rows, digest.hexdigest()
-        return self._digested[1]
+        """SHA-256 of what training reads of the rows; of the same as last time, as it was."""
+        known = self._digested
+        if known is None or known[0] is not rows or known[1] is not self.dev:
+            digest = rows_digest(rows, self.dev, self.study.fine_tune.method)
+            known = self._digested = rows, self.dev, digest
+        return known[2]
 
     def check(self, *, asked: bool = True) -> None:
         """Refuse, before anything is spent, what would train on broken labels.
@@ -252,7 +248,9 @@ class Tuner:
                 progress(done, len(values))
                 return result
 
-            rate, trials = choose_learning_rate(job, values, effort.sweep_fraction, run)
+            rate, trials = choose_learning_rate(
+                job, values, effort.sweep_fraction, run, trial_folders(self.folder)
+            )
         return rate, [t.as_dict() for t in trials]
 
     def tune(
@@ -273,6 +271,8 @@ class Tuner:
         """
         job = self.job(learning_rate, seed, self.train if rows is None else rows)
         job = replace(job, dev_before=losses)
+        if self.route.capabilities.local_weights:
+            bring(job)
         label = f"{self.spec.name}: {plural(len(job.examples), 'row')}, seed {seed}"
         handle = self.route.submit(job)
         # What an earlier run into the same folder has told is not told again.

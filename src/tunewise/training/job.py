@@ -131,17 +131,16 @@ class TrainingJob:
         Raises:
             ModelError: when the model is not there.
         """
-        rows = hashlib.sha256()
-        for part, examples in (("train", self.examples), ("dev", self.dev)):
-            rows.update(part.encode())
-            for example in examples:
-                rows.update(canonical_hash(_row(example, self.fine_tune.method)).encode())
+        return self.key_of(rows_digest(self.examples, self.dev, self.fine_tune.method))
+
+    def key_of(self, rows: str) -> str:
+        """The key, where the digest of the rows is known: reading a million takes a while."""
         return canonical_hash(
             {
                 "recipe": RECIPE,
                 "model": model_revision(self.model),
-                "rows": rows.hexdigest(),
-                "fine_tune": _learning_options(self.fine_tune),
+                "rows": rows,
+                "fine_tune": learning_options(self.fine_tune),
                 "learning_rate": self.learning_rate,
                 "epochs": self.epochs,
                 "seed": self.seed,
@@ -179,6 +178,16 @@ def date_of(model: str, start: Path | None, otherwise: str) -> str:
 
     own = trained_as(start).date if start is not None else None
     return own or trained_as(locate(local_model(model))).date or otherwise
+
+
+def rows_digest(examples: Sequence[Example], dev: Sequence[Example], method: str) -> str:
+    """SHA-256 of all that a training by ``method`` reads of its rows."""
+    rows = hashlib.sha256()
+    for part, found in (("train", examples), ("dev", dev)):
+        rows.update(part.encode())
+        for example in found:
+            rows.update(canonical_hash(_row(example, method)).encode())
+    return rows.hexdigest()
 
 
 def model_revision(spec: str) -> str:
@@ -267,7 +276,8 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
 """What a method reads of ``fine_tune`` for itself alone."""
 
 
-def _learning_options(fine_tune: FineTune) -> dict[str, Any]:
+def learning_options(fine_tune: FineTune) -> dict[str, Any]:
+    """The options that determine the weights, beside rows, epochs, learning rate and seed."""
     # Where it runs, who watches, what the caller has already chosen from, how memory is spent and
     # when to give up do not change the weights; nor do the options of other methods.
     others = {name for method in _SECTIONS for name in _SECTIONS[method]}

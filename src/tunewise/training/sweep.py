@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from tunewise.data.chat import canonical_hash
 from tunewise.errors import TrainingError
 from tunewise.training.job import LossSpikeError, NotFiniteError, TrainingJob, TrainingResult
+from tunewise.workspace import write_json_atomic
 
 # Below this a model is "small" for the choice of learning rates.
 SMALL = 50_000_000
@@ -88,6 +92,7 @@ def choose_learning_rate(
     values: Sequence[float] | None = None,
     fraction: float = 1.0,
     run: Callable[[TrainingJob], TrainingResult] | None = None,
+    kept: Sequence[Path] = (),
 ) -> tuple[float, list[Trial]]:
     """Try each value on a run of ``fraction`` of the job's epochs; the lowest dev loss wins.
 
@@ -96,6 +101,7 @@ def choose_learning_rate(
         values: to choose from; by default those of ``default_learning_rates``.
         fraction: of the job's epochs; each run has the whole schedule in that time.
         run: how a job is run; in this process by default.
+        kept: folders of finished trials by content; new ones are written into the first.
 
     Returns:
         The chosen value and all trials, in the order of ``values``. One value is returned
@@ -121,7 +127,7 @@ def choose_learning_rate(
     for value in values:
         folder = job.output / "sweep" / f"{value:g}"
         short = replace(job, learning_rate=value, epochs=job.epochs * fraction, output=folder)
-        trials.append(_trial(short, run))
+        trials.append(_kept_trial(short, run, kept) if kept else _trial(short, run))
     best = min(trials, key=lambda t: t.dev_loss)
     if not math.isfinite(best.dev_loss):
         raise TrainingError(
@@ -148,3 +154,27 @@ def _trial(job: TrainingJob, run: Callable[[TrainingJob], TrainingResult]) -> Tr
     return Trial(
         job.learning_rate, math.inf if loss is None else loss, result.steps, result.seconds
     )
+
+
+def _kept_trial(
+    job: TrainingJob, run: Callable[[TrainingJob], TrainingResult], kept: Sequence[Path]
+) -> Trial:
+    """A trial that was made before, in any of the folders, or a new one; the first keeps it."""
+    # When a run is given up plays no part in its weights, but in what is told of it.
+    key = canonical_hash([job.key, job.fine_tune.loss_spike])
+    name = f"{key[:16]}.json"
+    found = (_read(folder / name, key, job.learning_rate) for folder in kept)
+    trial = next((trial for trial in found if trial is not None), None) or _trial(job, run)
+    write_json_atomic(kept[0] / name, {"key": key, **trial.as_dict()})
+    return trial
+
+
+def _read(path: Path, key: str, learning_rate: float) -> Trial | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+        if value["key"] != key:
+            return None
+        loss = math.inf if value["dev_loss"] is None else float(value["dev_loss"])
+        return Trial(learning_rate, loss, int(value["steps"]), float(value["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or damaged: tried again
