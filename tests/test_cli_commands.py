@@ -116,7 +116,7 @@ def test_init(tmp_path: Path, kind: str, metric: str | None, reason: str) -> Non
     study = load_study(tmp_path / "study.yaml").study
     assert Path(study.data.examples or "") == rows
     assert study.candidates and "fine_tuned" in [c.kind for c in study.candidates]
-    assert ("classifier" in [c.kind for c in study.candidates]) == (kind == "labels")
+    assert ("classifier" in [c.kind for c in study.candidates]) == (kind in ("labels", "lists"))
     assert metric in (None, study.metric.name)
 
     before = text
@@ -194,8 +194,9 @@ def test_clean_shows_then_frees_old_runs_only(tmp_path: Path) -> None:
     study = recorded(tmp_path, {"tuned": 0.9, "zero_shot": 0.5}, dev=10, test=50)
     assert "No old runs" in tunewise("clean", cwd=tmp_path).out
     assert not (tmp_path / "home").exists()
-    for seed in (1, 2):
-        tunewise("run", study, "-q", "--set", f"seed={seed}", cwd=tmp_path)
+    for share in (0.95, 0.9):
+        recorded(tmp_path, {"tuned": share, "zero_shot": 0.5}, dev=10, test=50)
+        tunewise("run", study, "-q", cwd=tmp_path)
     studies = tmp_path / "home" / "studies" / "quick"
     (studies / "training").mkdir()
     newest = max(studies.glob("*/verdict.json"), key=lambda p: p.stat().st_mtime_ns).parent
@@ -207,7 +208,7 @@ def test_clean_shows_then_frees_old_runs_only(tmp_path: Path) -> None:
     assert (studies / "training").is_dir()
     assert (tmp_path / "home" / "test-ledger.jsonl").exists()  # what was opened stays opened
     tunewise("clean", "--keep", "-1", cwd=tmp_path, code=2)
-    told = tunewise("report", study, "--set", "seed=2", "--json", cwd=tmp_path).json
+    told = tunewise("report", study, "--json", cwd=tmp_path).json
     assert told["verdict"] == "FINE_TUNE"
 
 

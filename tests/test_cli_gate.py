@@ -41,7 +41,7 @@ def test_gate(
         assert f"{more:,} more test rows" in gated["headline"]
     if verdict == "INVALID":
         assert gated["candidates"][0]["failures"] == 12
-        warned = [w for w in gated["warnings"] if "12 rows have no recorded answer" in w]
+        warned = [w for w in gated["warnings"] if "12 rows without a recorded answer" in w]
         assert warned and "tuned" in warned[0] and "row-488" in warned[0]
 
 

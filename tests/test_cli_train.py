@@ -13,7 +13,7 @@ import pytest
 
 from cli_support import jsonl, tunewise
 from training_support import WORDS, save_small_model
-from tunewise.cli.show import _training
+from tunewise.cli.show import training_words
 from tunewise.data.chat import Request
 from tunewise.errors import DataError, StudyError, TrainingError, UsageError
 from tunewise.models.opening import open_engine
@@ -317,8 +317,8 @@ def test_training_here_costs_what_the_price_file_says_or_is_unknown(
     assert training is not None
     assert training["usd"] == pytest.approx(training["seconds"])  # a dollar a second
     unknown = replace(plan.candidates[0], training={**training, "usd": None})
-    assert "money unknown" in _training(unknown)
-    assert "money unknown" not in _training(plan.candidates[0])
+    assert "money unknown" in training_words(unknown)
+    assert "money unknown" not in training_words(plan.candidates[0])
     with open_session(load_study(study, ["costs.prices=null"]), home, SilentReporter()) as session:
         found = Forecast(1.0, 1, 0.0, 1, 1, "")
         assert training_usd(session, str(place / "model"), found) is None

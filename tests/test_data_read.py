@@ -207,7 +207,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "there are no rows" in error(write(tmp_path / "empty.jsonl", "\n \n"))
     assert "there are no rows" in error(write(tmp_path / "empty.csv", ""))
     assert "there are no rows" in error(write(tmp_path / "empty.json", "[]"))
-    assert ".jsonl" in error(write(tmp_path / "rows.xlsx", "x"))
+    assert "no Excel workbook" in error(write(tmp_path / "rows.xlsx", "x"))
     assert "not a JSON array" in error(write(tmp_path / "text.json", "hello"))
 
 
@@ -266,5 +266,5 @@ def test_all_real_files_read_without_a_problem(shared: Path) -> None:
         rows = sum(1 for f in files for _ in read_examples(f, on_problem=problems.append))
         assert files and rows == sum(len(f.read_bytes().splitlines()) for f in files)
         assert problems == []
-    with pytest.raises(DataError, match="'title'"):
+    with pytest.raises(DataError, match="continued pretraining"):
         list(read_examples(shared / "data" / "xquad_en" / "corpus.jsonl"))

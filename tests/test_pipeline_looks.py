@@ -94,7 +94,7 @@ def move_an_unused_server(project: Project) -> None:
 
 
 def tell_a_tracker(project: Project) -> None:
-    project.study["fine_tune"] = {"report_to": ["jsonl"]}
+    project.study["fine_tune"] = {"report_to": ["tensorboard"]}
 
 
 def set_another_method(project: Project) -> None:

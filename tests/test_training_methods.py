@@ -233,7 +233,7 @@ def _margin(loaded, examples) -> float:
     """How much likelier the wanted answer is than the other, as scoring sees it."""
     from tunewise.training.methods.answers import encode_pairs
 
-    encoder = encoder_of(SimpleNamespace(fine_tune=FineTune(), prompt=None), loaded)
+    encoder = encoder_of(SimpleNamespace(fine_tune=FineTune(), prompt=None, date=None), loaded)
     items, _ = encode_pairs(encoder, examples, None)
     adapter = next(iter(loaded.adapters), None)
     with loaded.using(adapter), torch.no_grad():
