@@ -312,7 +312,7 @@ def test_check_before_anything_is_sent(
     assert codes(route, replace(job, examples=[*rows(12), Example("odd", odd)])) == {
         "fractional_weight": "error"
     }
-    with pytest.raises(TrainingError, match="there are 9 training rows"):
+    with pytest.raises(TrainingError, match="the job has 9 training rows"):
         route.submit(replace(job, examples=rows(9)))
     assert not stub.calls, "nothing was sent"
 
