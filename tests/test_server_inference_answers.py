@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -431,6 +432,7 @@ def test_streams_come_in_pieces_and_a_closed_one_is_cancelled(
     assert len(whole) > 100
     for _ in range(100):
         (info,) = [m for m in client.loaded() if m.base == model.base]
+        time.sleep(0.02)
         if not info.running:
             break
     assert info.running == 0

@@ -189,7 +189,7 @@ def models(tmp_path_factory):
 def recorded(folder, examples, top: int = 5) -> dict[str, dict[str, Any]]:
     """What a chat completion of the teacher would say of these answers, as choices by row."""
     loaded = load_local(parse_model(str(folder / "teacher")))
-    encoder = encoder_of(SimpleNamespace(fine_tune=FineTune(), prompt=None), loaded)
+    encoder = encoder_of(SimpleNamespace(fine_tune=FineTune(), prompt=None, date=None), loaded)
     name = TokenBytes(loaded.tokenizer)
     choices = {}
     for example in examples:

@@ -199,7 +199,7 @@ def test_long_rows_are_counted_and_never_cut():
 
 def test_the_first_long_row_and_empty_answers_are_told():
     (finding,) = encode_and_audit(encoder(), [example(("u", "a " * 99), ("a", "b"))], 40)[1]
-    assert "limit 40" in finding.message and "tokens" in finding.message
+    assert "limit is 40" in finding.message and "tokens" in finding.message
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     rows = [
         example(("u", "a"), ("a", " ")),
