@@ -42,7 +42,7 @@ class Check:
     command: tuple[str, ...] = ()
 
 
-# Limits add up to less than eight minutes: the longest of those side by side, and all others.
+# Limits add up to eight minutes: that of those side by side, once, and of all others.
 PLAN = (
     Check("machine", 20, alone=True),
     Check("kernel", 130),
