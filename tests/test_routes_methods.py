@@ -96,7 +96,7 @@ def judged(outcome: Outcome) -> str:
     verdict = outcome.verdict
     assert verdict.ended_at == "G5"
     counted = {(c.name, c.n, c.failures) for c in verdict.candidates}
-    assert counted == {("zero_shot", 10, 0), ("fine_tuned", 10, 0)}
+    assert counted == {("constant", 10, 0), ("zero_shot", 10, 0), ("fine_tuned", 10, 0)}
     (trained,) = verdict.training
     assert trained.route == "openai" and trained.steps == 2 and len(trained.train_loss) == 2
     assert trained.tuned_model is not None
