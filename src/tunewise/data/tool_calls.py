@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunewise.data.gemma_calls import read_call
+from tunewise.data.thoughts import without_channels
 
 Tools = Sequence[Mapping[str, Any]]
 Found = tuple[list[dict[str, Any]], int]
@@ -36,11 +37,6 @@ _KIMI_SECTIONS = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>")
 _HARMONY = re.compile(
     r"([\w.-]+)\s*(?:<\|channel\|>\s*(?:commentary|analysis)\s*)?(?:<\|constrain\|>)?\s*(?:json)?"
     r"\s*<\|message\|>"
-)
-# Of harmony's messages that are no calls: thoughts go, of the others the text stays.
-_THOUGHTS = re.compile(r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|$)", re.DOTALL)
-_HEADERS = re.compile(
-    r"<\|channel\|>(?:final|commentary)\s*<\|message\|>|<\|start\|>assistant|<\|(?:end|return)\|>"
 )
 _CUT_OBJECT = re.compile(
     r'\s*\[?\s*\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"\s*'
@@ -80,14 +76,14 @@ def parse_tool_calls(text: str, tools: Tools = ()) -> tuple[str, tuple[dict[str,
         return _plain("".join([*around, text[start:]])), _numbered(calls)
     bare = _objects(text, 0)
     if bare is None or text[bare[1] :].strip() or not text.lstrip().startswith("{"):
-        return _without_channels(text), ()
+        return without_channels(text), ()
     return "", _numbered(bare[0])
 
 
 def _plain(text: str) -> str:
     """What stands around calls, without the marks of their lists."""
     plain = _KIMI_SECTIONS.sub("", text).replace("<｜tool▁calls▁begin｜>", "")
-    return _without_channels(plain).strip()
+    return without_channels(plain).strip()
 
 
 def cut_call(text: str, tools: Tools = ()) -> tuple[str, dict[str, Any]] | None:
@@ -303,11 +299,6 @@ def _harmony(text: str, at: int, tools: Tools) -> Found | None:
     match = _HARMONY.match(text, at)
     found = _with_name(match.group(1), text, match.end()) if match else None
     return _closed(found, text, "<|call|>", optional=True)  # the token that ends such an answer
-
-
-def _without_channels(text: str) -> str:
-    channels = "<|message|>" in text or "<|start|>assistant" in text
-    return _HEADERS.sub("", _THOUGHTS.sub("", text)) if channels else text
 
 
 _READERS: dict[str, Callable[[str, int, Tools], Found | None]] = {
