@@ -389,7 +389,7 @@ def do_not_fine_tune() -> Verdict:
             reason="2 sizes were measured; a fit needs 4",
         ),
         audit=Audit(rows={"train": 4000, "dev": 300, "test": 900}, mde=2.2),
-        warnings=["These test rows have been opened 2 times."],
+        warnings=["This is look 2 at these test rows."],
         stages=[StageTime(stage="audit", gate="G0", seconds=9.2)],
         reproducibility={"seed": "0"},
     )
@@ -427,6 +427,7 @@ def undecided() -> Verdict:
             discordance=0.2,
             minimal_gain=2.0,
             labels_needed=1210,
+            labels_chance=0.8,
         ),
         candidates=[
             CandidateRow(

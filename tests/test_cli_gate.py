@@ -35,7 +35,8 @@ def test_gate(
         assert steady(tunewise("run", study, "--json", cwd=tmp_path).json) == steady(gated)
     if verdict == "UNDECIDED":
         assert gated["primary"]["labels_needed"] > 20
-        assert "label about" in gated["headline"]
+        assert "chance if the gain is as measured" in gated["headline"]
+        assert 0 < gated["primary"]["labels_chance"] <= 0.81
         more = rounded(gated["primary"]["labels_needed"] - 20)
         assert f"{more:,} more test rows" in gated["next_steps"][0]
         assert f"{more:,} more test rows" in gated["headline"]

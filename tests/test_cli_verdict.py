@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from cli_support import environment, no_halves, recorded, scores, steady, tunewise
 from tunewise.report.schema import json_schema
@@ -105,7 +106,8 @@ def test_an_answer_file_that_changed_is_another_study(tmp_path: Path) -> None:
     assert second["study_hash"] != first["study_hash"]
     assert second["verdict"] == "DO_NOT_FINE_TUNE"
     assert second["test"]["opened"] == 2
-    assert any("opened 2 times" in warning for warning in second["warnings"])
+    assert any("This is look 2" in warning for warning in second["warnings"])
+    assert second["primary"]["level"] == pytest.approx(99.484, abs=0.001)
 
 
 def test_progress_goes_to_stderr_and_people_get_words(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_another_prompt_asks_trains_and_looks_again(
     assert (counted["tries"], counted["trainings"]) == (2, 1)
     assert House.asked == Counter(), "it has a prompt of its own"
     assert again.verdict.test.opened == 2
-    assert any("opened 2 times" in text for text in again.verdict.warnings)
+    assert any("This is look 2" in text for text in again.verdict.warnings)
 
 
 def test_another_metric_scores_again_and_asks_and_trains_nothing(

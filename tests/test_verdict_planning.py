@@ -71,22 +71,29 @@ def test_quick_forms() -> None:
 
 def test_labels_to_decide_is_the_formula() -> None:
     labels = planning.labels_to_decide(gain=6.0, minimal_gain=2.0, sd_difference=40.0, n=300)
-    assert labels == Labels(remedy=Remedy.ROWS, total=784, more=484)  # (2.8·40/4)²
+    assert (labels.remedy, labels.total, labels.more) == (Remedy.ROWS, 785, 485)  # (2.80·40/4)²
+    assert labels.chance == pytest.approx(0.8, abs=0.002)
+    later = planning.labels_to_decide(
+        gain=6.0, minimal_gain=2.0, sd_difference=40.0, n=300, z=2.797
+    )
+    assert later.total == pytest.approx(((2.797 + 0.8416) * 40 / 4) ** 2, abs=1)
+    assert later.chance == pytest.approx(0.8, abs=0.002)
 
 
 def test_a_gain_at_the_minimum_is_floored() -> None:
     near = planning.labels_to_decide(gain=2.1, minimal_gain=2.0, sd_difference=40.0, n=300)
-    assert near.total == 112**2  # the distance counts as 1 point
+    assert near.total == pytest.approx(112.06**2, abs=3)  # the distance counts as 1 point
+    assert near.chance is not None and near.chance < 0.05, "it is not, so the chance is small"
     enough = planning.labels_to_decide(gain=2.1, minimal_gain=2.0, sd_difference=40.0, n=20_000)
     assert enough == Labels(remedy=Remedy.COST)
     zero = planning.labels_to_decide(gain=0.1, minimal_gain=0.0, sd_difference=40.0, n=300)
-    assert zero.total == 112**2
+    assert zero.total == near.total
 
 
 def test_rows_that_never_differ_could_still_differ() -> None:
     labels = planning.labels_to_decide(gain=0.0, minimal_gain=4.0, sd_difference=0.0, n=30)
     # sd² of at least 3/30: (2.8·31.6/4)².
-    assert labels.total == 490
+    assert labels.total == 491
 
 
 def test_what_the_runs_leave_over_is_taken_off_first() -> None:
@@ -94,8 +101,8 @@ def test_what_the_runs_leave_over_is_taken_off_first() -> None:
     runs = planning.labels_to_decide(
         gain=7.6, minimal_gain=2.0, sd_difference=40.0, n=100, seed_se=1.0
     )
-    assert alone.total == 400
-    assert runs.total == pytest.approx(1600 / 3, abs=1)
+    assert alone.total == 401
+    assert runs.total == pytest.approx(1600 / 3, abs=2)
     hopeless = planning.labels_to_decide(
         gain=7.6, minimal_gain=2.0, sd_difference=40.0, n=100, seed_se=2.0
     )
@@ -118,6 +125,7 @@ def test_labels_always_have_an_answer(
     if labels.remedy is Remedy.ROWS:
         assert labels.total is not None and labels.more is not None
         assert labels.more >= 1 and labels.total == n + labels.more
+        assert labels.chance is not None and 0 <= labels.chance <= 1
     else:
         assert labels.total is None and labels.more is None
 

@@ -139,7 +139,8 @@ CHEAPER_RIVAL = (
             study(measured(6.0, -1.0, 13.0, sd_difference=44.0, n=300)),
             None,
             "Undecided: it scores 6 points more than few-shot prompting (95 % interval -1.0 to "
-            "13.0), and 2 points were asked for; label about 650 more test rows to decide.",
+            "13.0), and 2 points were asked for; with about 1,400 more test rows the test decides "
+            "with 80 % chance if the gain is as measured.",
         ),
         (
             study(measured(6.0, -1.0, 13.0, clusters=4)),
@@ -205,7 +206,8 @@ CHEAPER_RIVAL = (
             SAVES,
             "Undecided: it is cheaper by $1,240 a month, but it scores 0.5 points less than "
             "few-shot prompting (95 % interval -1.5 to 0.5), so it may be worse by 1 point or "
-            "more; label about 13,000 more test rows to decide.",
+            "more; with about 21,000 more test rows the test decides with 80 % "
+            "chance if the gain is as measured.",
         ),
         (
             study(
@@ -214,8 +216,8 @@ CHEAPER_RIVAL = (
             ),
             None,
             "Undecided: it scores 0.5 points less than few-shot prompting (95 % interval -3.5 to "
-            "0.5), so it may be worse by 2 points or more; label about 1,100 more test rows to "
-            "decide.",
+            "0.5), so it may be worse by 2 points or more; with about 2,100 more test rows "
+            "the test decides with 80 % chance if the gain is as measured.",
         ),
     ],
 )
@@ -228,7 +230,11 @@ def test_the_sentence(evidence: Evidence, cost: CostComparison | None, sentence:
     [
         (Labels(remedy=Remedy.SEEDS), "train with more seeds"),
         (Labels(remedy=Remedy.COST), "more rows will not decide, so choose on cost"),
-        (Labels(remedy=Remedy.ROWS, total=201, more=1), "label about 1 more test row to"),
+        (
+            Labels(remedy=Remedy.ROWS, total=201, more=1, chance=0.004),
+            "with about 1 more test row the test decides with less than 1 % chance",
+        ),
+        (Labels(remedy=Remedy.TEST), "take a new, unopened test"),
     ],
 )
 def test_what_would_decide(labels: Labels, part: str) -> None:

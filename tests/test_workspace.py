@@ -155,7 +155,8 @@ def test_the_ledger_counts_looks_not_reruns(tmp_path: Path) -> None:
     assert workspace.open_test(rows, "s", "one") == 1  # after a crash, or to recompute
     assert workspace.open_test(rows, "s", "two") == 2  # the edited study
     assert workspace.open_test(["other"], "s", "two") == 1
-    assert workspace.open_test(rows, "s", "one") == 2
+    assert workspace.open_test(rows, "s", "one") == 1  # the look that it was
+    assert len(workspace.test_looks(rows)) == 2
     assert [e["look"] for e in workspace.test_looks(rows)] == ["one", "two"]
 
 

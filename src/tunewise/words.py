@@ -8,6 +8,13 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def level(alpha: float) -> str:
+    """``95 %``, ``99.5 %``, ``99.95 %``: an interval's level, with as many digits as it needs."""
+    beyond = 100 * alpha
+    digits = next((d for d in range(6) if abs(round(beyond, d) - beyond) <= beyond / 10), 6)
+    return f"{round(100 * (1 - alpha), digits):.{digits}f} %"
+
+
 def verb(n: int, has: str, have: str) -> str:
     """``has`` for one, ``have`` for any other number."""
     return has if n == 1 else have

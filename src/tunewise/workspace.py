@@ -237,23 +237,22 @@ class Workspace:
     def open_test(
         self, rows: Sequence[str], study: str, look: str, *, all_rows: str | None = None
     ) -> int:
-        """Record that a study looked at these test rows; return how often they were looked at.
+        """Record that a study looks at these test rows; return which look it is, 1 for the first.
 
         The ledger lies outside the studies and knows rows, so neither an edited study file nor
         rows added to a test set make it fresh again. The same look again, after a crash or to
-        recompute, is counted once.
+        recompute, is counted once and stays the look that it was.
 
         Args:
             rows: a key of each row.
             look: identifies what can change answers or choices.
             all_rows: what ledgers of earlier releases knew this test by (``prepare.old_hash``).
         """
-        looks = self.test_looks(rows, all_rows=all_rows)
-        if look not in [entry["look"] for entry in looks]:
-            entry = {"look": look, "study": study, "rows": sorted(set(rows))}
-            self._add_to_ledger(entry)
-            looks.append(entry)
-        return len(looks)
+        known = [entry["look"] for entry in self.test_looks(rows, all_rows=all_rows)]
+        if look not in known:
+            self._add_to_ledger({"look": look, "study": study, "rows": sorted(set(rows))})
+            known.append(look)
+        return known.index(look) + 1
 
     def test_looks(
         self, rows: Sequence[str], *, all_rows: str | None = None

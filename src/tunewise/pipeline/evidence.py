@@ -131,11 +131,16 @@ def load_arm(
 
 @dataclass
 class Bench:
-    """How arms are scored and compared: the metric, the groups of the rows, the seed."""
+    """How arms are scored and compared: the metric, the groups of the rows, the seed.
+
+    Attributes:
+        alpha: 1 − the level of the intervals of comparisons (``sequential.look_alpha`` on test).
+    """
 
     study: Study
     scorer: Scorer
     clusters: Mapping[str, str] | None = None
+    alpha: float = 0.05
 
     def groups(self, arm: Arm) -> list[str] | None:
         """The group of each row; None where groups are unknown."""
@@ -191,6 +196,7 @@ class Bench:
             clusters=self.groups(with_),
             binary=self.binary(with_, without),
             corpus_metric=self.corpus(with_, without),
+            alpha=self.alpha,
             rng_seed=self.study.seed,
         )
 
@@ -205,6 +211,7 @@ class Bench:
             clusters=self.groups(tuned[0]),
             binary=self.binary(*arms.values()),
             corpus_metric=self._pair_metric(arms) if self.scorer.corpus else None,
+            alpha=self.alpha,
             rng_seed=self.study.seed,
         )
         return result.comparison, result.with_name, result.without_name
@@ -218,6 +225,7 @@ class Bench:
             clusters=self.groups(best),
             binary=self.binary(*baselines),
             corpus_metric=self._pair_metric(arms) if self.scorer.corpus else None,
+            alpha=self.alpha,
             rng_seed=self.study.seed,
         )
 

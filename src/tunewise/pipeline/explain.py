@@ -9,7 +9,9 @@ from tunewise.data.chat import Example, text_of
 from tunewise.pipeline.store import Item
 from tunewise.report.document import Answer, CandidateRow, Verdict, WorkedAnswer, WorkedExample
 from tunewise.study.schema import CandidateSpec, Study
-from tunewise.verdict.sentence import rounded
+from tunewise.verdict.planning import MOST_LOOKS
+from tunewise.verdict.sentence import chance, rounded
+from tunewise.words import level, plural
 
 _MOST_EXAMPLES = 6
 _NOTHING_FIT = "Use none of these: try a better prompt, a larger model, or more and better data."
@@ -120,7 +122,8 @@ def _quality(verdict: Verdict) -> Answer:
     wanted = primary.minimal_gain or 0.0
     text = (
         f"{primary.gain:+.1f} points against {primary.without} "
-        f"(95 % interval {low:+.1f} to {high:+.1f}); {wanted:g} were asked for."
+        f"({level(1 - primary.level / 100)} interval {low:+.1f} to {high:+.1f}); "
+        f"{wanted:g} were asked for."
     )
     ok = True if low > wanted else (False if high <= wanted else None)
     return Answer(question=question, answer=text, ok=ok)
@@ -241,10 +244,20 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
         if verdict.learning_curve.more_data:
             steps.append("More training rows may change this: the learning curve still rises.")
     elif verdict.verdict == "UNDECIDED":
-        if verdict.primary.labels_needed:
-            more = verdict.primary.labels_needed - (verdict.test.n or 0)
+        needed, likely = verdict.primary.labels_needed, verdict.primary.labels_chance
+        if needed and likely is not None:
+            more = needed - (verdict.test.n or 0)
             if more > 0:
-                steps.append(f"Label about {rounded(more):,} more test rows; they would decide.")
+                steps.append(
+                    f"Label about {plural(rounded(more), 'more test row')} and run again: with "
+                    f"them the test decides with {chance(likely)} chance if the gain is as "
+                    "measured."
+                )
+        if (verdict.test.opened or 1) >= MOST_LOOKS and verdict.primary.gain is not None:
+            steps.append(
+                f"Test on new rows that no study has opened: {MOST_LOOKS} looks at the same ones "
+                "are all that can decide. The old ones may be learnt from."
+            )
         if "not_tested" in verdict.because:
             steps.append("Fine-tuning was not run; add `fine_tuned` to the candidates.")
         if "no_baseline" in verdict.because:

@@ -38,9 +38,9 @@ from tunewise.training.left_out import LEFT_OUT
 from tunewise.verdict.curve import NoFit, fit_learning_curve
 from tunewise.verdict.decision import Decision, decide
 from tunewise.verdict.forgetting import Forgetting
-from tunewise.verdict.planning import mde, mde_decide, mde_from_discordance
+from tunewise.verdict.planning import MOST_LOOKS, mde, mde_decide, mde_from_discordance
 from tunewise.verdict.sentence import headline
-from tunewise.words import some_of
+from tunewise.words import level, some_of
 
 Gate = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
 GUESSED_DISCORDANCE = 0.2
@@ -113,14 +113,13 @@ class _Judge:
 
     def _test_set(self) -> TestSet:
         ids = self.measured.data.get("test_ids") or []
-        opened = self.case.store.result("test")
         return TestSet(
             n=len(ids) or None,
             clusters=len({self.measured.clusters.get(i, i) for i in ids})
             if self.measured.clusters
             else None,
             sha256=self.measured.data.get("test_hash"),
-            opened=opened["opened"] if opened else None,
+            opened=self.measured.look,
             left_out=len(self.measured.flagged & set(ids)),
         )
 
@@ -138,6 +137,7 @@ class _Judge:
             **names,
             gain=comparison.gain,
             interval=(comparison.low, comparison.high),
+            level=100 * (1 - comparison.alpha),
             p_value=None if np.isnan(comparison.p_value) else comparison.p_value,
             method=comparison.method.value,
             mde=mde(comparison.se),
@@ -149,6 +149,7 @@ class _Judge:
             discordance=comparison.discordance.share if comparison.discordance else None,
             minimal_gain=M,
             labels_needed=labels.total if labels else None,
+            labels_chance=labels.chance if labels else None,
             gain_without_left_out=measured.with_flagged.gain if measured.with_flagged else None,
             notes=[*comparison.warnings, *decision.notes],
         )
@@ -292,10 +293,17 @@ class _Judge:
             for code, count in run.rows_left_out.items()
         ]
         opened = self.case.store.result("test")
-        if opened and opened["opened"] > 1:
+        comparison, look = self.measured.comparison, self.measured.look or 1
+        if look > 1:
             found.append(
-                f"These test rows have been opened {opened['opened']} times, by studies that may "
-                "have been changed in between; the interval does not allow for that."
+                f"This is look {look} at these test rows: they, or a part of them, were opened "
+                "before, since when rows, candidates or settings have changed."
+                + (
+                    f" The interval of the gain allows for that ({level(comparison.alpha)} in "
+                    "place of 95 %)."
+                    if comparison is not None and look <= MOST_LOOKS
+                    else ""
+                )
             )
         target = self.study.target.model_dump(mode="json")
         if opened and opened.get("target", target) != target:

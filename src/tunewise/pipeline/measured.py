@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tunewise.verdict.decision import Baseline, Evidence, Floor
 from tunewise.verdict.forgetting import UNMEASURED, Forgetting, Suite, measure_forgetting
 from tunewise.verdict.intervals import Limits
 from tunewise.verdict.result import PairedComparison
+from tunewise.verdict.sequential import look_alpha
 from tunewise.verdict.words import ForgettingStatus
 
 
@@ -63,6 +64,8 @@ class Measured:
     """All that lies on disk of a study, as arms and numbers.
 
     Attributes:
+        look: which look at the test rows this is; None where they were not opened.
+        bench, on_test: compare on dev, and on test with the intervals of that look.
         dev, test: the candidates' arms by name, in the study's order.
         flagged: ids of test rows that leak; they are left out of what decides.
         with_, without: the champions' arms on test; None where one was not tested.
@@ -79,6 +82,9 @@ class Measured:
         self.data = case.store.result("data") or {}
         self.clusters: dict[str, str] | None = self.data.get("clusters")
         self.bench = Bench(case.study, case.scorer, self.clusters)
+        opened = case.store.result("test")
+        self.look: int | None = opened["opened"] if opened else None
+        self.on_test = replace(self.bench, alpha=look_alpha(self.look or 1))
         self.dev = self._arms("dev")
         self.test = self._arms("test")
         self.flagged = set(self.data.get("flagged", []))
@@ -152,10 +158,10 @@ class Measured:
     ) -> tuple[PairedComparison, str, str]:
         shown = self.kept if kept else (lambda arm: arm)
         if chosen_before:
-            pair = self.bench.compare(shown(with_), shown(without))
+            pair = self.on_test.compare(shown(with_), shown(without))
             return pair, with_.name, without.name
         arms = [shown(a) for a in self.test.values()]
-        return self.bench.best_of_all(
+        return self.on_test.best_of_all(
             [a for a in arms if a.spec.is_fine_tuned],
             [a for a in arms if not a.spec.is_fine_tuned and not a.spec.is_constant],
         )
@@ -167,7 +173,8 @@ class Measured:
             return None
         comparison = None
         if self.with_ is not None and floor.name in self.test:
-            comparison = self.bench.compare(self.kept(self.with_), self.kept(self.test[floor.name]))
+            pair = self.kept(self.with_), self.kept(self.test[floor.name])
+            comparison = self.on_test.compare(*pair)
         return Floor(name=floor.name, comparison=comparison)
 
     def _above_floor(self, arm: Arm, floor: Arm | None) -> float | None:
@@ -177,7 +184,8 @@ class Measured:
         one, other = self.kept(arm), self.kept(floor)
         if self.collapsed(arm) is None:
             return self.bench.score(one) - self.bench.score(other)
-        return self.bench.compare(one, other).low
+        bench = self.on_test if floor is self.test.get(floor.name) else self.bench
+        return bench.compare(one, other).low
 
     def collapsed(self, arm: Arm) -> Alike | None:
         """The arm's commonest answer where it is nearly always given, and is not always wanted."""
@@ -203,7 +211,7 @@ class Measured:
         if comparison is not None and without is not None and len(rivals) > 1:
             others = [a for a in _side(self.test, tuned=False) if a.name != without.name]
             on_test = [self.kept(a) for a in (without, *others)]
-            against = self.bench.against_best(self.kept(without), on_test)
+            against = self.on_test.against_best(self.kept(without), on_test)
         benefit = None
         value = study.traffic.value_per_correct
         if comparison is not None and value is not None:
@@ -248,6 +256,7 @@ class Measured:
                 (-s.change for s in self.forgetting.suites if s.status is ForgettingStatus.FAILED),
                 default=None,
             ),
+            look=self.look or 1,
             broken=tuple(self.data.get("broken", [])),
             failed=failed,
             leaked=float(self.data.get("leaked_share", 0.0)),

@@ -8,7 +8,7 @@ from tunewise.words import plural
 
 
 def open_test(session: Session) -> int:
-    """Write this look into the workspace's ledger; how often these rows have been looked at."""
+    """Write this look into the workspace's ledger; which look at these rows it is."""
     workspace, name, rows = session.workspace, session.study.name, session.test
     all_rows = old_hash(rows)
     names = workspace.untold_looks(all_rows)

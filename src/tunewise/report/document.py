@@ -29,7 +29,11 @@ class TestSet(Part):
     n: int | None = Field(None, description="rows tested; null where the test was not opened")
     clusters: int | None = Field(None, description="groups of rows; null: rows independent")
     sha256: str | None = Field(None, description="of the test rows' content")
-    opened: int | None = Field(None, description="how often these rows were opened, all studies")
+    opened: int | None = Field(
+        None,
+        description="which look at these rows this is, over all studies (1: the first); each "
+        "further one needs a wider interval, and after 5 none decides",
+    )
     left_out: int = Field(0, description="rows left out as leaked; both scores are shown")
 
 
@@ -39,7 +43,10 @@ class Primary(Part):
     with_: str | None = Field(None, alias="with", description="champion with fine-tuning")
     without: str | None = Field(None, description="champion without")
     gain: float | None = Field(None, description="score of `with` minus score of `without`")
-    interval: Interval | None = Field(None, description="95 % interval of the gain")
+    interval: Interval | None = Field(None, description="interval of the gain, at `level`")
+    level: float = Field(
+        95.0, description="percent; 95 at the first look at the test rows, more at further ones"
+    )
     p_value: float | None = Field(None, description="of 'gain = 0'; descriptive, never decides")
     method: str | None = Field(None, description="how interval and p-value were computed")
     mde: float | None = Field(None, description="smallest gain told from 0 with 80 % power")
@@ -52,7 +59,12 @@ class Primary(Part):
     seed_sd: float | None = Field(None, description="points; spread of the training seeds")
     discordance: float | None = Field(None, description="share of rows where the two differ, 0..1")
     minimal_gain: float | None = Field(None, description="gain asked for in the study")
-    labels_needed: int | None = Field(None, description="test rows that would decide")
+    labels_needed: int | None = Field(
+        None, description="test rows in all with which the test decides, with `labels_chance`"
+    )
+    labels_chance: float | None = Field(
+        None, description="that they decide if the gain is as measured, 0..1"
+    )
     gain_without_left_out: float | None = Field(
         None, description="the gain on the rows that remain when leaked ones are left out"
     )

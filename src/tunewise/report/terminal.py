@@ -247,6 +247,8 @@ class _Printer:
         basis += [fmt.plural(p.n, "row")] if p.n is not None else []
         basis += [fmt.plural(p.clusters, "cluster")] if p.clusters is not None else []
         basis += [fmt.plural(p.seeds, "training seed")] if p.seeds else []
+        look = words.look_sentence(self.verdict.test)
+        basis += [look] if look else []
         planning = words.planning_sentence(p)
         return [
             *lines,

@@ -12,9 +12,13 @@ from tunewise.report.document import (
     Cost,
     ForgettingResult,
     Primary,
+    TestSet,
     Verdict,
 )
+from tunewise.verdict.planning import MOST_LOOKS
 from tunewise.verdict.result import FEWEST_CLUSTERS
+from tunewise.verdict.sentence import chance
+from tunewise.words import level
 
 VERDICTS: Mapping[str, str] = {
     "FINE_TUNE": "Fine-tune",
@@ -42,6 +46,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "broken": ("Broken data or answers", "ids, splits or too many requests failed"),
     "forgetting": ("Forgetting", "what the model could do before is lost, or not shown to be kept"),
     "constant": ("No better than a constant", "always answering the same may score as much"),
+    "looks": ("Looked at too often", "the same test rows were opened more than five times"),
     "no_baseline": ("No baseline", "there is nothing to compare fine-tuning with"),
     "not_tested": ("Not tested", "fine-tuning was not run"),
 }
@@ -130,13 +135,25 @@ def primary_sentences(primary: Primary) -> list[str]:
     sentences = [
         f"{primary.with_ or 'Fine-tuned'} scores {size} points {difference} than "
         f"{primary.without or 'the best baseline'} "
-        f"(95 % interval {fmt.gain_interval(primary.interval, edges)})."
+        f"({interval_level(primary)} interval {fmt.gain_interval(primary.interval, edges)})."
     ]
     if bar is not None:
         sentences.append(
             f"Asked for: at least {fmt.points(bar)}. {_reading(primary, low, high, bar)}"
         )
     return sentences
+
+
+def interval_level(primary: Primary) -> str:
+    """``95 %``; at a further look at the test rows it is more."""
+    return level(1 - primary.level / 100)
+
+
+def look_sentence(test: TestSet) -> str | None:
+    """Which look at the test rows it is, where it is not the first."""
+    if test.opened is None or test.opened < 2:
+        return None
+    return f"look {test.opened} of at most {MOST_LOOKS} at these rows"
 
 
 def _reading(primary: Primary, low: float, high: float, bar: float) -> str:
@@ -160,8 +177,14 @@ def planning_sentence(primary: Primary) -> str | None:
     """How many rows would decide, and what the test at hand can show."""
     if primary.labels_needed is not None:
         more = primary.labels_needed - (primary.n or 0)
-        text = f"About {fmt.count(primary.labels_needed)} test rows would decide"
-        return f"{text}: {fmt.count(more)} more than there are." if more > 0 else f"{text}."
+        text = f"About {fmt.count(primary.labels_needed)} test rows"
+        if more > 0:
+            text += f", {fmt.count(more)} more than there are,"
+        if primary.labels_chance is None:
+            return f"{text} would decide."
+        return (
+            f"{text} decide with {chance(primary.labels_chance)} chance if the gain is as measured."
+        )
     if primary.mde_decide is not None and primary.n is not None:
         return (
             f"{fmt.plural(primary.n, 'test row')} can tell a gain from the one asked for "

@@ -19,6 +19,7 @@ from tunewise.verdict.single import BOOTSTRAP_FROM, by_variance, mean_interval
 from tunewise.verdict.words import About, Method, SignificanceTest
 
 _ROUNDING = 1e-12  # a standard error below this is a difference that never varies
+_FEWEST_BEYOND = 20  # resamples beyond a limit, for it to be read from them
 
 # One row or one cluster tells nothing about the spread: the largest possible is reported.
 _UNKNOWN_VARIANCE = seeds.TwoLevel(variance=1.0, row_variance=1.0, seed_variance=0.0, df=1.0)
@@ -85,7 +86,8 @@ def compare(
     Choices where the method leaves room: groups of one row each are independent rows. One or two
     runs, and ``repeats="samples"``, are averaged per row first. A corpus metric with groups or
     runs enters the same formulas by its jackknife pseudo-values. In a zero-variance interval
-    clusters count instead of rows. One row alone gives the whole range.
+    clusters count instead of rows. One row alone gives the whole range. Where a limit would lie
+    beyond what the resamples can show, it is the wider one of BCa and t.
 
     Args:
         with_scores: scores with fine-tuning, in 0..1; shape (n,), or (runs, n).
@@ -96,7 +98,7 @@ def compare(
             ``with_scores`` (runs one after the other) and then ``without_scores``, of which
             only the shapes matter then.
         repeats: what the first axis is: training seeds (crossed), or samples of one system.
-        alpha: 1 − the interval's level; ``intervals.two_sided_alpha(z)`` for a declared look.
+        alpha: 1 − the interval's level; ``sequential.look_alpha`` for a further look.
         exact: McNemar's exact p-value in place of mid-p.
         score_range: the range of one score.
 
@@ -270,7 +272,8 @@ def _limits(problem: _Problem, level: seeds.TwoLevel, warnings: list[str]) -> tu
     if bca is None:
         warnings.append("The bootstrap had no BCa interval here; Student's t was used instead.")
         return by_t, Method.PAIRED_T
-    if len(problem.differences) < BOOTSTRAP_FROM:
+    drawn = resampling.affordable(problem.resamples, len(problem.differences))
+    if len(problem.differences) < BOOTSTRAP_FROM or drawn * alpha / 2 < _FEWEST_BEYOND:
         # A corpus metric of few rows: BCa covers 87 to 94 %, the wider limits of both 94.5 to 96 %.
         bca = Limits(min(bca.low, by_t.low), max(bca.high, by_t.high))
     return bca, Method.BCA

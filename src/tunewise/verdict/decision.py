@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tunewise.errors import DataError
-from tunewise.verdict.planning import Labels, Remedy, labels_to_decide
+from tunewise.verdict.planning import MOST_LOOKS, Labels, Remedy, labels_to_decide
 from tunewise.verdict.table import TABLE, gain_class
 from tunewise.verdict.words import About, Because, CostClass, ForgettingStatus, GainClass, Verdict
 
@@ -89,6 +89,8 @@ class Evidence:
         forgotten: the largest loss in a suite that failed, in points; None where none did.
         broken: what is wrong with ids or split, one sentence each.
         failed: share of failed requests (0..1) of each primary arm, by name.
+        look: which look at these test rows this is; the comparisons' levels are of that look
+            (``sequential.look_alpha``), and after ``MOST_LOOKS`` nothing is decided any more.
         leaked: share (0..1) of the test rows that leak: exact, group, time, or verified
             near-duplicates. Loose near-duplicates are only reported and do not count here.
     """
@@ -110,6 +112,7 @@ class Evidence:
     broken: tuple[str, ...] = ()
     failed: Mapping[str, float] = field(default_factory=dict)
     leaked: float = 0.0
+    look: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +307,8 @@ def _tested(evidence: Evidence) -> Decision:
                 notes.append("Whether the tuned model forgot other skills was not measured.")
             case ForgettingStatus.PASSED:
                 pass
+    if evidence.look > MOST_LOOKS:
+        verdict, overlay, notes = _OPEN, Because.LOOKS, []
     because = (overlay,) if overlay is not None else because
     if comparison.about is About.CHECKPOINT:
         notes.append(
@@ -325,8 +330,13 @@ def _tested(evidence: Evidence) -> Decision:
 
 
 def _labels(evidence: Evidence, comparison: PairedComparison, where: GainClass) -> Labels:
+    from tunewise.verdict.intervals import two_sided_z
+    from tunewise.verdict.sequential import look_alpha
+
     if comparison.too_few_clusters:
         return Labels(remedy=Remedy.GROUPS)
+    if evidence.look >= MOST_LOOKS:
+        return Labels(remedy=Remedy.TEST)
     # Where U <= M no more rows can show a gain; open is whether it is worse than -M.
     M = evidence.minimal_gain
     return labels_to_decide(
@@ -336,6 +346,7 @@ def _labels(evidence: Evidence, comparison: PairedComparison, where: GainClass) 
         n=comparison.n,
         seed_se=comparison.seed_se,
         boundary=-M if where is GainClass.NOT_BETTER else M,
+        z=two_sided_z(look_alpha(evidence.look + 1)),
     )
 
 

@@ -40,7 +40,7 @@ def two_sided_z(alpha: float) -> float:
 
 
 def two_sided_alpha(z: float) -> float:
-    """The alpha whose ``two_sided_z`` is ``z``; turns a declared look's bound into an interval."""
+    """The alpha whose ``two_sided_z`` is ``z``; turns a look's bound into an interval."""
     return 2.0 * NormalDist().cdf(-abs(z))
 
 

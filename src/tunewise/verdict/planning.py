@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil, sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 POWER_Z = 2.80
 """z(.975) + z(.80): a true effect of so many standard errors is found in 4 tests of 5."""
+
+POWER = 0.80
+"""The chance with which a test that is planned is to decide."""
+
+MOST_LOOKS = 5
+"""Looks at the same test rows that a verdict may rest on; after them a new test is needed."""
 
 EQUIVALENCE_Z = 3.24
 """z(.975) + z(.90): the same for showing that two systems are alike."""
@@ -56,6 +63,7 @@ class Remedy(StrEnum):
     ROWS = "label_more_rows"
     SEEDS = "train_more_seeds"
     GROUPS = "test_on_more_groups"
+    TEST = "take_a_new_test"
     COST = "more_rows_will_not_decide"
 
 
@@ -67,11 +75,13 @@ class Labels:
         remedy: what helps; rows, seeds or groups, or nothing but the cost.
         total: test rows wanted in all; None where rows do not help.
         more: rows beyond the present ones.
+        chance: that a test on ``total`` rows decides (0..1) if the gain is as measured.
     """
 
     remedy: Remedy
     total: int | None = None
     more: int | None = None
+    chance: float | None = None
 
 
 def labels_to_decide(
@@ -82,8 +92,9 @@ def labels_to_decide(
     n: int,
     seed_se: float = 0.0,
     boundary: float | None = None,
+    z: float = NormalDist().inv_cdf(0.975),
 ) -> Labels:
-    """The rows needed: ``n = (2.80·sd/|gain − M|)²``.
+    """The rows needed: ``n = ((z + z(.80))·sd/|gain − M|)²``.
 
     The distance is at least M/2 (1 point if M = 0), and sd² at least 3/n (three rows that differ
     might just not have been drawn). Where the distance was raised so and the rows are already
@@ -93,6 +104,7 @@ def labels_to_decide(
 
     Args:
         gain, minimal_gain, sd_difference, seed_se: points; see ``PairedComparison``.
+        z: of the interval that will decide (``sequential.look_alpha`` of the next look).
         n: present test rows.
         boundary: the limit in question, M by default; −M where only "no worse" is open.
     """
@@ -100,17 +112,23 @@ def labels_to_decide(
     least = minimal_gain / 2 if minimal_gain > 0 else 1.0
     distance = max(abs(gain - limit), least)
     variance = max(sd_difference**2, 100.0**2 * 3 / n)
-    room = (distance / POWER_Z) ** 2 - seed_se**2
+    room = (distance / (z + NormalDist().inv_cdf(POWER))) ** 2 - seed_se**2
     if room <= 0:
         return Labels(remedy=Remedy.SEEDS)
+
+    def rows(total: int) -> Labels:
+        se = sqrt(variance / total + seed_se**2)
+        chance = NormalDist().cdf(abs(gain - limit) / se - z)
+        return Labels(remedy=Remedy.ROWS, total=total, more=total - n, chance=chance)
+
     total = ceil(variance / room)
     if total > n:
-        return Labels(remedy=Remedy.ROWS, total=total, more=total - n)
+        return rows(total)
     if distance > abs(gain - limit):
         return Labels(remedy=Remedy.COST)
     # Enough by the normal formula, yet undecided: the interval used is wider than ±1.96 SE
     # (small n, few groups). Twice the rows is what any interval that reaches M needs.
-    return Labels(remedy=Remedy.ROWS, total=2 * n, more=n)
+    return rows(2 * n)
 
 
 def more_seeds_wanted(*, gain: float, minimal_gain: float, se: float) -> bool:

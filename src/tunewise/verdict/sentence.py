@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tunewise.verdict.decision import headroom
-from tunewise.verdict.planning import Remedy
+from tunewise.verdict.planning import MOST_LOOKS, Labels, Remedy
 from tunewise.verdict.words import Because, CostClass, GainClass, Verdict
+from tunewise.words import level, plural
 
 if TYPE_CHECKING:
     from tunewise.verdict.cost import CostComparison
@@ -63,8 +64,7 @@ def rounded(count: int) -> int:
 
 
 def _interval(comparison: PairedComparison) -> str:
-    level = 100 * (1 - comparison.alpha)
-    return f"{level:g} % interval {comparison.low:.1f} to {comparison.high:.1f}"
+    return f"{level(comparison.alpha)} interval {comparison.low:.1f} to {comparison.high:.1f}"
 
 
 def _asked(evidence: Evidence) -> str:
@@ -190,6 +190,11 @@ def _open(
         return f"no fine-tuned model was tested; {now}"
     assert evidence.comparison is not None
     text = _difference(evidence.comparison, rival)
+    if Because.LOOKS in decision.because:
+        return (
+            f"{text}, but this is look {evidence.look} at the same test rows, of which "
+            f"{MOST_LOOKS} at most can decide; take a new, unopened test"
+        )
     if Because.CONSTANT in decision.because:
         return f"{text}, but {_over_floor(evidence)}; test on more rows to decide"
     if Because.FORGETTING in decision.because:
@@ -211,15 +216,32 @@ def _remedy(decision: Decision) -> str:
     assert labels is not None
     match labels.remedy:
         case Remedy.ROWS:
-            assert labels.more is not None
-            more = rounded(labels.more)
-            return f"label about {more:,} more test row{'' if more == 1 else 's'} to decide"
+            return more_rows(labels)
         case Remedy.SEEDS:
             return "the training runs differ too much; train with more seeds to decide"
         case Remedy.GROUPS:
             return "the rows come from fewer than six groups; test on more groups to decide"
+        case Remedy.TEST:
+            return (
+                f"the same test rows were looked at {MOST_LOOKS} times, so more of them will not "
+                "decide; take a new, unopened test"
+            )
         case Remedy.COST:
             return "more rows will not decide, so choose on cost"
+
+
+def more_rows(labels: Labels) -> str:
+    """What more test rows would do, with the chance that they do it."""
+    assert labels.more is not None and labels.chance is not None
+    return (
+        f"with about {plural(rounded(labels.more), 'more test row')} the test decides with "
+        f"{chance(labels.chance)} chance if the gain is as measured"
+    )
+
+
+def chance(share: float) -> str:
+    """``80 %``; what is too small to tell from nothing is ``less than 1 %``."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
 
 
 def _void(decision: Decision) -> str:

@@ -29,6 +29,7 @@ class Because(StrEnum):
     NOT_TESTED = "not_tested"
     FORGETTING = "forgetting"
     CONSTANT = "constant"
+    LOOKS = "looks"
 
 
 class CostClass(StrEnum):
