@@ -143,7 +143,7 @@ Forgetting
   answers only 4 % of the suite.
 
 Warnings
-• These test rows have been opened 2 times.
+• This is look 2 at these test rows.
 
 Next steps
 1. Ship rag.
