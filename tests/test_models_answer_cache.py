@@ -90,6 +90,26 @@ for number in range(10**9):
 """
 
 
+OPENER = """
+import sys, time
+from pathlib import Path
+from tunewise.models.answer_cache import AnswerStore
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+kept = []
+for number in range(100):
+    kept.append(AnswerStore(Path(sys.argv[1]) / str(number)))
+    time.sleep(max(0.0, float(sys.argv[2]) + number / 100 - time.time()))
+"""
+
+
+def test_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    together = str(time.time() + 1.5)
+    openers = [
+        subprocess.Popen([sys.executable, "-c", OPENER, str(tmp_path), together]) for _ in range(3)
+    ]
+    assert [opener.wait(60) for opener in openers] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_kill_in_the_middle_loses_at_most_the_last(tmp_path: Path, attempt: int) -> None:
     path = tmp_path / "answers.sqlite"

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -17,6 +18,7 @@ from tunewise.models.engine import Engine, Foreseeing
 
 _FIELDS = {f.name for f in fields(Completion)}
 _CHUNK = 32
+_PATIENCE = 30.0  # seconds that another process may keep the file busy
 
 
 class AnswerStore:
@@ -35,15 +37,34 @@ class AnswerStore:
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # SQLite gives its side files the mode of the file itself, so that must be right first.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            # A file that stands is not opened here: closing it would drop the locks that another
+            # store of this process holds on it (POSIX locks belong to the process).
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             path.chmod(0o600)
-            self._base = sqlite3.connect(path, timeout=30, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+            self._keep_a_log()
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
                 " WITHOUT ROWID"
             )
+
+    def _keep_a_log(self) -> None:
+        """Turn the write-ahead log on.
+
+        Of two processes that do this to a new file at once one is told "locked" without a wait,
+        whatever the timeout, since SQLite would be waiting for itself.
+        """
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._base.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.01)
 
     def get(self, key: str) -> Completion | None:
         with self._errors():
