@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models_support import make_tokenizer
 from tunewise.data.tool_calls import parse_tool_calls
-from tunewise.models.tool_calls import decode_calls
+from tunewise.models.tool_calls import decode_answer
 from tunewise.scoring.calls import calls_in
 from tunewise.server.inference.text import TextStream
 
@@ -186,7 +186,7 @@ def test_marks_that_are_special_tokens_are_read() -> None:
     text = 'Yes. [TOOL_CALLS][{"name": "find", "arguments": {"number": 7}}]'
     ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
     assert "[TOOL_CALLS]" not in tokenizer.decode(ids, skip_special_tokens=True)
-    assert _read(decode_calls(tokenizer, ids)) == ("Yes.", [("find", {"number": 7})])
+    assert _read(decode_answer(tokenizer, ids, calls=True)) == ("Yes.", [("find", {"number": 7})])
     stream = TextStream(tokenizer, (), tuple(TOOLS))
     assert "".join(stream.add(token) for token in ids).strip() == "Yes."
     rest, calls = stream.finish()

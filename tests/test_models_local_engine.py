@@ -260,3 +260,78 @@ def test_nothing_is_printed(llama: LoadedModel, capfd: pytest.CaptureFixture[str
     again = load(llama.folder)
     LocalEngine(again).answer([few_shot("Hello")])
     assert capfd.readouterr() == ("", "")
+
+
+THINKING = {
+    # The head opens a thought (DeepSeek R1), or a special token does (Magistral).
+    "head": "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
+    "token": "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}{# [/THINK] #}",
+}
+
+
+def _thinking(folder: Path, kind: str) -> LocalEngine:
+    from transformers import AutoTokenizer
+
+    save_model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    turns = (
+        "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    tokenizer.chat_template = turns + THINKING[kind]
+    tokenizer.save_pretrained(folder)
+    return LocalEngine(load(folder))
+
+
+def _written(engine: LocalEngine, text: str, request: Request) -> Any:
+    """The completion of an answer whose tokens are known."""
+    from tunewise.models.decoding import Row
+
+    (prompt,) = engine._texts([request])
+    assert isinstance(prompt, str)
+    ids = engine.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    row = Row(prompt=[1], budget=99, ids=ids, generated=len(ids))
+    opened = prompt.rstrip().endswith("<think>")
+    return engine._completion(request, row, 0.0, 0, opened=opened)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("head", "It is odd.\n</think>\n\nno"),
+        ("token", "[THINK]It is odd.[/THINK]no"),
+    ],
+)
+def test_thoughts_are_taken_out_of_local_answers(tmp_path: Path, kind: str, text: str) -> None:
+    engine = _thinking(tmp_path, kind)
+    question = Request(({"role": "user", "content": "Odd?"},), max_tokens=4)
+    assert engine.thinks
+    assert engine.revision.endswith("+thoughts")
+    answer = _written(engine, text, question)
+    assert (answer.text, answer.thoughts, answer.unfinished) == ("no", "It is odd.", False)
+    assert answer.completion_tokens > 4
+    if kind == "head":
+        assert _written(engine, "It is", question).unfinished
+        # What a random model writes in four tokens closes no thought.
+        assert engine.answer([question])[0].unfinished
+
+
+def test_an_answer_held_to_a_schema_has_no_thoughts(tmp_path: Path) -> None:
+    engine = _thinking(tmp_path, "head")
+    schema = {"enum": ["yes", "no"]}
+    question = Request(({"role": "user", "content": "Odd?"},), json_schema=schema)
+    (prompt,) = engine._texts([question])
+    assert isinstance(prompt, str)
+    assert prompt.endswith("<think>\n\n</think>\n\n")
+    answer = engine.answer([question])[0]
+    assert json.loads(answer.text) in ("yes", "no")
+    assert not answer.unfinished
+
+
+def test_a_model_that_thinks_has_room_for_it(tmp_path: Path, llama: LoadedModel) -> None:
+    from tunewise.models.engine import room_for_thoughts
+
+    assert room_for_thoughts(LocalEngine(llama)) == 0
+    engine = _thinking(tmp_path, "head")
+    assert engine.context_length is not None
+    assert room_for_thoughts(engine) == min(1024, engine.context_length // 4)

@@ -190,6 +190,39 @@ def test_tool_calls_come_back(server: FakeOpenAI, engine: OpenAIEngine) -> None:
     assert (answer.text, answer.finish_reason) == ("", "tool_calls")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"text": "no", "reasoning_content": "It is odd."},  # DeepSeek's API, SGLang
+        {"text": "no", "reasoning": "It is odd."},  # vLLM, OpenRouter
+        {"text": "<think>\nIt is odd.\n</think>\n\nno"},  # no parser at all
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(
+    server: FakeOpenAI, engine: OpenAIEngine, message: dict[str, Any]
+) -> None:
+    server.script = lambda n, body: chat_reply(**message)
+    answer = engine.answer([ask()])[0]
+    assert (answer.text, answer.thoughts, answer.unfinished) == ("no", "It is odd.", False)
+    assert answer.completion_tokens == 3
+
+
+def test_an_answer_that_was_only_thought_of_is_none(
+    server: FakeOpenAI, engine: OpenAIEngine
+) -> None:
+    def cut(n: int, body: dict[str, Any]) -> Reply:
+        status, headers, data = chat_reply("")
+        reply = json.loads(data)
+        reply["choices"][0]["finish_reason"] = "length"
+        if n == 0:
+            reply["usage"]["completion_tokens_details"] = {"reasoning_tokens": 3}
+        return status, headers, json.dumps(reply).encode()
+
+    server.script = cut
+    assert engine.answer([ask()])[0].unfinished
+    assert not engine.answer([ask("Another")])[0].unfinished  # nothing says that it thought
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_passes_is_tried_again(server: FakeOpenAI, engine: OpenAIEngine, status: int) -> None:
     server.script = lambda n, body: error_reply(status, "busy") if n < 2 else chat_reply()

@@ -178,6 +178,19 @@ def test_a_head_that_opens_a_thought_is_gone_on_with(tokenizers: dict[str, Any])
     assert whole.startswith(asked) and trained.startswith("</think>") and "7" in trained
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [says("<think>\nlong\n</think>\n\n7"), says("7", reasoning_content="long")],
+    ids=["in the text", "beside it"],
+)
+def test_such_a_head_is_gone_on_with_by_the_answer_s_own_thoughts(
+    tokenizers: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    whole, trained = encoded(tokenizers["deepseek_r1"], user("3 + 4?"), answer)
+    assert whole.count("<think>") == 1
+    assert trained.startswith("long\n</think>\n\n7")
+
+
 def test_earlier_thoughts_are_dropped_by_design(tokenizers: dict[str, Any]) -> None:
     thought = says("<think>\nlong\n</think>\n\nHello.")
     whole, _ = encoded(tokenizers["qwen3"], user("Hi"), thought, user("Bye"), says("Bye."))

@@ -88,6 +88,21 @@ def test_thoughts_that_a_template_drops_later_are_found_by_marks():
     assert trained_text(encoder(unmarked), row) == ["so</think>due<|im_end|>"]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ("a", "<think>\nlong\n</think>\n\ndue"),
+        ("a", "due", {"reasoning_content": "long"}),
+    ],
+)
+def test_thoughts_are_trained_or_left_out(answer):
+    row = example(("u", "two?"), answer)
+    assert "long" in trained_text(encoder(_FORGETFUL), row)[0]
+    assert trained_text(encoder(_FORGETFUL, thoughts="drop"), row) == ["due<|im_end|>"]
+    for thoughts in ("keep", "drop"):
+        assert codes(encoder(_FORGETFUL, thoughts=thoughts), [row]) == {}
+
+
 def test_weights_of_messages():
     row = example(("u", "a"), ("a", "b", {"weight": 0}), ("u", "c"), ("a", "d", {"weight": 0.5}))
     every = encoder(trained="all_assistant")

@@ -149,9 +149,13 @@ def own_system(example: Example) -> str:
 
 
 def answer_text(example: Example) -> str:
-    """The wanted answer as text, tool calls as JSON."""
-    calls = example.target.get("tool_calls") if example.target is not None else None
-    return example.answer + (json.dumps(calls, ensure_ascii=False) if calls else "")
+    """The wanted answer as text, tool calls as JSON; with the thoughts that it holds."""
+    if example.target is None:
+        return ""
+    calls = example.target.get("tool_calls")
+    thoughts = str(example.target.get("reasoning_content") or "")
+    written = text_of(example.target)
+    return thoughts + written + (json.dumps(calls, ensure_ascii=False) if calls else "")
 
 
 def answer_limit(

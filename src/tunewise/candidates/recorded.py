@@ -1,8 +1,9 @@
 """Answers or scores made elsewhere, so that people who already ran their systems get a verdict.
 
 Each line of an answer file: ``id``; ``answer`` (text) or ``score`` (0..1); optional ``split``
-(train, dev, test), ``prompt_tokens``, ``completion_tokens``, ``latency_s``, ``seed``. Ids may come
-once for each seed. Needs neither a model nor torch.
+(train, dev, test), ``prompt_tokens``, ``completion_tokens``, ``latency_s``, ``seed``, and
+``reasoning_content``, what the model thought before the answer. Ids may come once for each seed.
+Needs neither a model nor torch.
 """
 
 from __future__ import annotations
@@ -18,12 +19,23 @@ from tunewise.candidates.context import BuildContext
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.data.findings import RowError
 from tunewise.data.lines import json_lines
+from tunewise.data.thoughts import split_thoughts
 from tunewise.errors import DataError
 from tunewise.study.schema import CandidateSpec
 from tunewise.words import plural, verb
 
 _KEYS = frozenset(
-    {"id", "answer", "score", "split", "prompt_tokens", "completion_tokens", "latency_s", "seed"}
+    {
+        "id",
+        "answer",
+        "score",
+        "split",
+        "prompt_tokens",
+        "completion_tokens",
+        "latency_s",
+        "seed",
+        "reasoning_content",
+    }
 )
 _SPLITS = ("train", "dev", "test")
 _SHOWN = 20
@@ -262,7 +274,7 @@ def _add(
     )
     first_seen[seed, key] = where
     found.by_seed.setdefault(seed, {})[key] = Completion(
-        text=answer or "",
+        **_said(answer or "", row),
         prompt_tokens=None if prompt is None else int(prompt),
         completion_tokens=None if answered is None else int(answered),
         latency_s=_number(row, "latency_s", where),
@@ -273,6 +285,13 @@ def _add(
     found.only_scores = found.only_scores and score is not None
     for name in row.keys() - _KEYS:
         found.unknown_keys[name] = found.unknown_keys.get(name, 0) + 1
+
+
+def _said(answer: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer and the thoughts before it, in its text or in a field of their own."""
+    said = split_thoughts(answer)
+    thoughts = said.thoughts or str(row.get("reasoning_content") or "").strip()
+    return {"text": said.answer, "thoughts": thoughts, "unfinished": said.unfinished}
 
 
 _EXAMPLE = 'A line looks like {"id": "row-1", "answer": "…"} or {"id": "row-1", "score": 0.5}'

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tunewise.data.chat import Message, Request
+from tunewise.data.thoughts import UNFINISHED
 from tunewise.errors import ModelError
 from tunewise.models.opening import open_engine
 from tunewise.study.keys import resolve_key
@@ -29,6 +30,10 @@ def talk(
         completion = engine.answer([Request(tuple(messages), max_tokens=max_tokens)])[0]
         if completion.error is not None:
             raise ModelError(completion.error, where=model)
+        if completion.thoughts:
+            console.print(completion.thoughts, style="dim", markup=False, highlight=False)
+        if completion.unfinished:
+            console.print(f"({UNFINISHED}; --max-tokens gives it more room)", style="dim")
         return completion.text
 
     try:

@@ -41,6 +41,11 @@ _REPEATED = (
     "the row repeats an earlier one word for word",
     "Keep one of them; repeats weigh more in training and hide a small data set.",
 )
+_THOUGHTS = (
+    "the wanted answer holds thoughts: metrics, labels and repeats go by what follows them, and "
+    "training learns them as the chat template writes them",
+    "Set `fine_tune.thoughts: drop` to train on the answers alone.",
+)
 Source = str | Path | Mapping[str, str | Path]
 
 
@@ -168,12 +173,14 @@ class _Run:
         self._ids.append(row.id.encode("utf-8", "surrogatepass"))
         self.repeats.add(row, SPLITS.index(split))
         target = row.target
-        answer = text_of(target) if target else ""
+        answer = row.answer
         calls = (target.get("tool_calls") if target else None) or ()
         said = answer + (calls_text(calls) if calls else "")
         self.labels.add(said, row.source or row.id, is_text=not calls)
         if not answer or answer[-1].isspace():
             self._check_answer(row, answer)
+        if target and (target.get("reasoning_content") or answer != text_of(target)):
+            self.book.add("thoughts", row.source or row.id, "info", *_THOUGHTS)
         self._check_row(row)
         if self.splits or self.near_duplicates:
             if self._check is None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunewise.data.thoughts import without_thoughts
+
 Message = Mapping[str, Any]
 """A chat message: ``{"role": …, "content": …}``, optional ``tool_calls``, ``name``, ``weight``."""
 
@@ -73,8 +75,8 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """The text of the wanted answer; empty where there is none."""
-        return text_of(self.target) if self.target is not None else ""
+        """The text of the wanted answer, without thoughts; empty where there is none."""
+        return answer_of(self.target) if self.target is not None else ""
 
     @property
     def is_text(self) -> bool:
@@ -99,6 +101,20 @@ def text_of(message: Message) -> str:
         text = "".join(_part_text(p) for p in content if isinstance(p, Mapping))
     refusal = message.get("refusal")
     return "\n".join(t for t in (text, str(refusal)) if t) if refusal else text
+
+
+def answer_of(message: Message) -> str:
+    """The text of a wanted answer without the thoughts that stand before it."""
+    return without_thoughts(text_of(message))
+
+
+def drop_thoughts(message: Message) -> Message:
+    """The same answer without its thoughts, those in its text and those beside it."""
+    answer = answer_of(message)
+    kept = {k: v for k, v in message.items() if k != "reasoning_content"}
+    if answer != text_of(message):
+        kept = {k: v for k, v in kept.items() if k != "refusal"} | {"content": answer}
+    return kept
 
 
 def _part_text(part: Mapping[str, Any]) -> str:
@@ -166,7 +182,8 @@ class Completion:
     """One answer, with what it took.
 
     Attributes:
-        text: the answer's text; empty for a failed request.
+        text: the answer's text; empty for a failed request. Without thoughts where ``thoughts`` is
+            not None; else as it was written.
         tool_calls: in OpenAI's form (``{"function": {"name": …, "arguments": "<json>"}}``).
         prompt_tokens, completion_tokens, cached_tokens: as counted by the engine.
         latency_s: seconds from request to last token. In a batch: the batch's time per answer.
@@ -175,6 +192,9 @@ class Completion:
         score: a score in 0..1 given from outside (recorded candidates only).
         request_key: the ``Request.key`` that led here.
         seed: of the training run or sample that gave this answer, where several are recorded.
+        thoughts: what the model thought before it; None where nobody has looked
+            (``scoring/answers.py``, ``scorable``). Their tokens are among ``completion_tokens``.
+        unfinished: the answer ended inside a thought, so there is none; it counts as wrong.
     """
 
     text: str = ""
@@ -188,3 +208,5 @@ class Completion:
     score: float | None = None
     request_key: str | None = None
     seed: int | None = None
+    thoughts: str | None = None
+    unfinished: bool = False

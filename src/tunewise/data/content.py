@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from tunewise.data.chat import Example, Message, text_of
+from tunewise.data.chat import Example, Message, answer_of, drop_thoughts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,19 +59,20 @@ def prompt_text(example: Example) -> str:
 
 
 def answer_text(example: Example) -> str:
-    """What the model shall say, and what it shall not, as one text to compare by."""
-    parts = [_message_text(m) for m in (example.target, example.rejected) if m is not None]
+    """What the model shall say, and what it shall not, as one text to compare by; no thoughts."""
+    answers = (m for m in (example.target, example.rejected) if m is not None)
+    parts = [_message_text(drop_thoughts(m)) for m in answers]
     return "\x1e".join([*parts, str(example.desirable)])
 
 
 def same_answer(one: Message | None, other: Message | None) -> bool:
-    """Whether two answers say the same: text without the space around it, and tool calls."""
+    """Whether two answers say the same: text without space and thoughts, and tool calls."""
 
     def said(message: Message | None) -> object:
         if message is None:
             return None
         calls = [call.get("function") for call in message.get("tool_calls") or ()]
-        return text_of(message).strip(), calls
+        return answer_of(message).strip(), calls
 
     return said(one) == said(other)
 

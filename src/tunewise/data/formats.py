@@ -173,9 +173,9 @@ def to_row(example: Example) -> dict[str, Any]:
             "rejected": [example.rejected],
         }
     elif example.completion:
-        row |= {"prompt": text_of(example.messages[0]), "completion": example.answer}
+        row |= {"prompt": text_of(example.messages[0]), "completion": text_of(example.messages[-1])}
     elif example.is_text:
-        row["text"] = example.answer
+        row["text"] = text_of(example.messages[-1])
     else:
         row["messages"] = list(example.messages)
     if example.desirable is not None:

@@ -164,7 +164,8 @@ def closing_of(prompt: str) -> str | None:
 
 def thinks(template: str) -> bool:
     """Whether a chat template knows thoughts: its model may think before it answers."""
-    return any(_PAIRS[mark] in template for mark in _BY_PROMPT) or "<|channel|>analysis" in template
+    marks = (mark for opening in _BY_PROMPT for mark in (opening, _PAIRS[opening]))
+    return any(mark in template for mark in (*marks, "<|channel|>analysis"))
 
 
 def _opening(text: str) -> str | None:

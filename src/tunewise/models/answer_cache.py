@@ -124,6 +124,7 @@ class CachedEngine:
         self.model = engine.model
         self.revision = engine.revision
         self.context_length = engine.context_length
+        self.thinks = bool(getattr(engine, "thinks", False))
         self._name = "" if by_content else engine.model
 
     def answer(

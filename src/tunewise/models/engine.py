@@ -50,6 +50,18 @@ class Foreseeing(Protocol):
         ...
 
 
+THOUGHT_TOKENS = 1024
+"""What a model that thinks may write before its answer, where nobody says how much."""
+
+
+def room_for_thoughts(engine: Engine) -> int:
+    """Tokens that an answer may take beyond its own, for what the model thinks before it."""
+    if not getattr(engine, "thinks", False):
+        return 0
+    context = engine.context_length
+    return THOUGHT_TOKENS if context is None else min(THOUGHT_TOKENS, context // 4)
+
+
 def in_order(
     done: Iterable[tuple[int, Completion]], count: int, progress: Progress | None
 ) -> list[Completion]:

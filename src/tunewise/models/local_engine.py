@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewise.data.chat import Completion, Progress, Request
+from tunewise.data.thoughts import closing_of, opens_thought, split_thoughts, thinks
 from tunewise.data.tool_calls import parse_tool_calls
 from tunewise.errors import ModelError
 from tunewise.models.batching import BatchLimits, SharedPrefix, cut_batches, share_prefixes
@@ -18,7 +19,7 @@ from tunewise.models.embedding import require_embedded
 from tunewise.models.engine import in_order
 from tunewise.models.loading import LoadedModel
 from tunewise.models.template_date import today
-from tunewise.models.tool_calls import decode_calls
+from tunewise.models.tool_calls import decode_answer
 from tunewise.models.trained_as import trained_as
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _STEP_WEIGHTS = 1 << 30
 """Weights that a step of decoding meets on a processor, all rows together. A small model's step
 takes longer to arrange than to compute, so more rows share it; a large one's batches stay short,
 for progress is told, and answers are kept, batch by batch."""
+
+_THINKING = "enable_thinking"
+"""The variable by which templates of families that may think switch it off."""
 
 _FLAT_WASTE = 0.5
 """Rows that share a prefix are padded in the attention to their own tokens alone."""
@@ -50,6 +54,9 @@ class LocalEngine:
             on which the engine is made. Tuned weights keep the one that they were trained with.
         batch_tokens: most prompt tokens of one forward pass, padding included.
         threads: processor threads that torch uses (for the whole process).
+
+    Attributes:
+        thinks: its chat template knows thoughts, so that an answer may begin with some.
 
     Raises:
         ModelError: the adapter is missing, pickled, or does not fit.
@@ -80,6 +87,10 @@ class LocalEngine:
         self.revision = loaded.revision + (f"+{self._adapter}" if self._adapter else "")
         if loaded.asks_for_date:
             self.revision += f"@{self.date}"
+        self.thinks = thinks(str(loaded.tokenizer.chat_template))
+        if self.thinks:
+            # Kept answers of earlier releases have thoughts without the marks that tell them.
+            self.revision += "+thoughts"
         self._limits = _limits(loaded, batch_tokens)
         self._flat_limits = replace(self._limits, waste=_FLAT_WASTE)
         sharpen(loaded.model)
@@ -108,20 +119,27 @@ class LocalEngine:
     ) -> Iterator[tuple[int, Completion, Row | None]]:
         """``iterate`` with each answer's tokens; None for a request that failed."""
         rows: dict[int, Row] = {}
-        for index, prompt in enumerate(self._prompts(requests)):
+        texts = self._texts(requests)
+        for index, prompt in enumerate(self._prompts(texts)):
             try:
                 rows[index] = self._row(requests[index], prompt)
             except ModelError as error:
                 yield index, self._failed(requests[index], error), None
+        opened = {
+            i for i, text in enumerate(texts) if isinstance(text, str) and opens_thought(text)
+        }
         for chosen, latency, cached in self._batches(rows):
             for index in chosen:
                 row = rows.pop(index)
-                yield index, self._completion(requests[index], row, latency, cached), row
+                completion = self._completion(
+                    requests[index], row, latency, cached, opened=index in opened
+                )
+                yield index, completion, row
 
     def why_not(self, requests: Sequence[Request]) -> dict[int, str]:
         """See ``Foreseeing.why_not``: the template refuses, or the context is too short."""
         found: dict[int, str] = {}
-        for index, prompt in enumerate(self._prompts(requests)):
+        for index, prompt in enumerate(self._prompts(self._texts(requests))):
             try:
                 self._room(prompt)
             except ModelError as error:
@@ -138,23 +156,32 @@ class LocalEngine:
         self._decoder = None  # type: ignore[assignment]
         self.loaded = None  # type: ignore[assignment]
 
-    def _prompts(self, requests: Sequence[Request]) -> list[list[int] | ModelError]:
-        texts: list[str] = []
-        result: list[list[int] | ModelError] = []
+    def _texts(self, requests: Sequence[Request]) -> list[str | ModelError]:
+        """What the model is given, or why it cannot be."""
+        result: list[str | ModelError] = []
         for request in requests:
             try:
-                texts.append(
-                    render_prompt(
-                        self.loaded.tokenizer, request.messages, request.tools, date=self.date
-                    )
-                )
-                result.append([])
+                result.append(self._text(request))
             except ModelError as error:
                 result.append(error)
-        if texts:
-            encoded = iter(self.loaded.tokenizer(texts, add_special_tokens=False)["input_ids"])
-            result = [r if isinstance(r, ModelError) else list(next(encoded)) for r in result]
         return result
+
+    def _text(self, request: Request) -> str:
+        """One prompt. An answer that is held to a form has no room for thoughts: it has none."""
+        tokenizer, held = self.loaded.tokenizer, request.json_schema is not None
+        variables = {_THINKING: False} if held and _THINKING in str(tokenizer.chat_template) else {}
+        text = render_prompt(
+            tokenizer, request.messages, request.tools, date=self.date, variables=variables
+        )
+        closing = closing_of(text) if held else None
+        return text if closing is None else f"{text.rstrip()}\n\n{closing}\n\n"
+
+    def _prompts(self, texts: Sequence[str | ModelError]) -> list[list[int] | ModelError]:
+        known = [text for text in texts if isinstance(text, str)]
+        if not known:
+            return [text for text in texts if isinstance(text, ModelError)]
+        encoded = iter(self.loaded.tokenizer(known, add_special_tokens=False)["input_ids"])
+        return [list(next(encoded)) if isinstance(text, str) else text for text in texts]
 
     def _room(self, prompt: list[int] | ModelError) -> tuple[list[int], int]:
         """The prompt, and how many tokens of context it leaves.
@@ -250,20 +277,19 @@ class LocalEngine:
             self._decoder.run([rows[i] for i in batch], prefix, shared=shared)
         return (time.perf_counter() - began) / len(batch)
 
-    def _completion(self, request: Request, row: Row, latency: float, cached: int) -> Completion:
-        tokenizer = self.loaded.tokenizer
-        text = (
-            decode_calls(tokenizer, row.ids)
-            if request.tools
-            else str(tokenizer.decode(row.ids, skip_special_tokens=True))
-        )
+    def _completion(
+        self, request: Request, row: Row, latency: float, cached: int, *, opened: bool
+    ) -> Completion:
+        text = decode_answer(self.loaded.tokenizer, row.ids, calls=bool(request.tools))
         ends = [at for s in row.stop if (at := text.find(s)) >= 0]
         text = text[: min(ends)] if ends else text
+        said = split_thoughts("" if row.error else text, opened=opened)
+        answer = said.answer
         calls: tuple[dict[str, object], ...] = ()
         if request.tools and not row.error:
-            text, calls = parse_tool_calls(text, request.tools)
+            answer, calls = parse_tool_calls(said.answer, request.tools)
         return Completion(
-            text="" if row.error else text,
+            text=answer,
             tool_calls=calls,
             prompt_tokens=len(row.prompt),
             completion_tokens=row.generated,
@@ -272,6 +298,8 @@ class LocalEngine:
             finish_reason="tool_calls" if calls else row.reason,
             error=row.error,
             request_key=request.key,
+            thoughts=said.thoughts,
+            unfinished=said.unfinished and not row.error,
         )
 
     def _failed(self, request: Request, error: ModelError) -> Completion:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tunewise.data.chat import Completion, Progress, Request, text_of
+from tunewise.data.thoughts import split_thoughts
 from tunewise.errors import ModelError, TunewiseError
 from tunewise.models.engine import in_order
 from tunewise.models.openai_client import open_client, reason_of
@@ -215,18 +216,22 @@ class OpenAIEngine:
     def _completion(self, request: Request, reply: Any, latency: float) -> Completion:
         choice, usage = reply.choices[0], reply.usage
         calls: tuple[dict[str, Any], ...] = ()
+        thoughts = ""
         if self.form == "raw":
             text = choice.text
         else:
             message = choice.message
             refusal = getattr(message, "refusal", None)
             text = message.content or refusal or ""
+            thoughts = _thoughts_of(message)
             calls = tuple(call.model_dump(exclude_none=True) for call in message.tool_calls or ())
         if not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}")
         details = getattr(usage, "prompt_tokens_details", None)
+        said = split_thoughts(text)
+        cut = choice.finish_reason == "length" and not text and not calls
         return Completion(
-            text=text,
+            text=said.answer,
             tool_calls=calls,
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=usage.completion_tokens if usage else None,
@@ -234,6 +239,8 @@ class OpenAIEngine:
             latency_s=latency,
             finish_reason=choice.finish_reason,
             request_key=request.key,
+            thoughts=said.thoughts or thoughts,
+            unfinished=said.unfinished or (cut and (bool(thoughts) or _thought_tokens(usage) > 0)),
         )
 
     def _adapted(self, error: Any, body: Mapping[str, Any]) -> bool:
@@ -307,6 +314,18 @@ class OpenAIEngine:
 
     def _reason(self, error: Exception) -> str:
         return reason_of(error, self._key)
+
+
+def _thoughts_of(message: Any) -> str:
+    """What the server itself has taken apart as thoughts, by the names that servers give it."""
+    found = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((text.strip() for text in found if isinstance(text, str)), "")
+
+
+def _thought_tokens(usage: Any) -> int:
+    """Tokens of thoughts that the server does not show."""
+    details = getattr(usage, "completion_tokens_details", None)
+    return getattr(details, "reasoning_tokens", None) or 0
 
 
 def _is_strict(schema: Mapping[str, Any]) -> bool:

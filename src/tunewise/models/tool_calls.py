@@ -1,6 +1,6 @@
-"""Tokens of an answer as text in which tool calls can be read: the marks of calls stay.
+"""Tokens of an answer as text in which tool calls and thoughts can be read: their marks stay.
 
-Many families mark calls by special tokens, which decoding without special tokens would delete.
+Many families mark them by special tokens, which decoding without special tokens would delete.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunewise.data.thoughts import MARK_TOKENS
 from tunewise.data.tool_calls import MARKS
 
 if TYPE_CHECKING:
@@ -40,14 +41,30 @@ _AROUND = (
 
 def hidden_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Special tokens that no reader of an answer with tool calls needs."""
-    special = {
-        index for index, token in tokenizer.added_tokens_decoder.items() if token.special
-    } | set(tokenizer.all_special_ids)
-    shown = (*MARKS, *_AROUND)
-    return frozenset(i for i in special if tokenizer.convert_ids_to_tokens(i) not in shown)
+    return _special(tokenizer) - _named(tokenizer, (*MARKS, *_AROUND))
 
 
-def decode_calls(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The tokens' text without special tokens, but for those that mark calls."""
-    hidden = hidden_tokens(tokenizer)
+def decode_answer(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, calls: bool = False
+) -> str:
+    """The tokens' text without special tokens, but for the marks of thoughts.
+
+    Args:
+        calls: the marks of tool calls stay too.
+    """
+    special, marks = _special(tokenizer), _named(tokenizer, MARK_TOKENS)
+    if not calls and (special & marks).isdisjoint(ids):
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+    hidden = (hidden_tokens(tokenizer) if calls else special) - marks
     return str(tokenizer.decode([i for i in ids if i not in hidden], skip_special_tokens=False))
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset({i for i, token in added if token.special} | set(tokenizer.all_special_ids))
+
+
+def _named(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> frozenset[int]:
+    wanted = set(names)
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(i for i, token in added if token.content in wanted)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tunewise.data.thoughts import UNFINISHED
 from tunewise.pipeline.evidence import Arm
 from tunewise.pipeline.measured import Measured
+from tunewise.words import some_of, verb
 
+MOST_UNFINISHED = 0.02
+"""Share of answers without room for their thoughts from which a score is not the model's."""
 _LOW = 50.0
 _HIGH = 95.0
 _SHOWN = 60
@@ -15,7 +19,7 @@ _SHOWN = 60
 def cautions(measured: Measured) -> list[str]:
     """Candidates that answer nearly always alike, and scores that stand out as no score does."""
     arms = measured.test or measured.dev
-    return [*_collapsed(measured, arms), *_implausible(measured, arms)]
+    return [*_collapsed(measured, arms), *_unfinished(arms), *_implausible(measured, arms)]
 
 
 def _collapsed(measured: Measured, arms: Mapping[str, Arm]) -> list[str]:
@@ -28,6 +32,20 @@ def _collapsed(measured: Measured, arms: Mapping[str, Arm]) -> list[str]:
             found.append(
                 f"{arm.name} answers {given} in {round(alike.share * alike.n):,} of {alike.n:,} "
                 "rows, where the wanted answers differ: it has collapsed to one answer."
+            )
+    return found
+
+
+def _unfinished(arms: Mapping[str, Arm]) -> list[str]:
+    """Candidates whose thoughts had no room: each of those answers counts as wrong."""
+    found = []
+    for arm in arms.values():
+        items = arm.answered()
+        open_ = sum(item.details.get("reason") == UNFINISHED for item in items)
+        if open_ > MOST_UNFINISHED * len(items):
+            found.append(
+                f"{arm.name}: {some_of(open_, len(items), 'answer')} ended inside a thought, and "
+                f"{verb(open_, 'counts', 'count')} as wrong: raise `output.max_tokens`."
             )
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tunewise.data.chat import canonical_hash
+from tunewise.data.thoughts import without_thoughts
 from tunewise.pipeline.store import Item, Store
 from tunewise.scoring.answers import calls_as_text
 from tunewise.scoring.base import ItemScore, ResampledScorer, Scorer
@@ -89,7 +90,7 @@ class Arm:
         Failed requests gave no answer, and of a recorded score there is none to see.
         """
         texts = [
-            i.answer or calls_as_text(i.tool_calls)
+            without_thoughts(i.answer) or calls_as_text(i.tool_calls)
             for i in self.answered()
             if i.error is None and not i.details.get("recorded")
         ]

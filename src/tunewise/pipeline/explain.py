@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from tunewise.data.chat import Example, text_of
+from tunewise.data.chat import Example, answer_of, text_of
+from tunewise.data.thoughts import UNFINISHED
 from tunewise.pipeline.store import Item
 from tunewise.report.document import Answer, CandidateRow, Verdict, WorkedAnswer, WorkedExample
 from tunewise.study.schema import CandidateSpec, Study
@@ -197,7 +198,12 @@ def worked_examples(
             input=_shown_input(examples[id_]),
             wanted=_shown_wanted(examples[id_]),
             answers=[
-                WorkedAnswer(candidate=name, text=_shown_answer(by_id[id_]), score=by_id[id_].score)
+                WorkedAnswer(
+                    candidate=name,
+                    text=_shown_answer(by_id[id_]),
+                    thoughts=by_id[id_].thoughts or None,
+                    score=by_id[id_].score,
+                )
                 for name, by_id in scores.items()
                 if id_ in by_id
             ],
@@ -207,7 +213,7 @@ def worked_examples(
 
 
 def _shown_wanted(row: Example) -> str:
-    return " · or: ".join([row.answer, *map(text_of, row.references)])
+    return " · or: ".join([row.answer, *map(answer_of, row.references)])
 
 
 def _shown_input(example: Example) -> str:
@@ -219,6 +225,8 @@ def _shown_answer(item: Item) -> str:
         return f"(failed: {item.error})"
     if item.answer:
         return item.answer
+    if item.details.get("reason") == UNFINISHED:
+        return f"(none: {UNFINISHED})"
     return "; ".join(
         f"{c.get('function', {}).get('name')}({c.get('function', {}).get('arguments')})"
         for c in item.tool_calls

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunewise.data.chat import Example, Request
 from tunewise.data.read import read_examples
-from tunewise.models.engine import Engine
+from tunewise.models.engine import Engine, room_for_thoughts
 from tunewise.pipeline.measure import scored_items
 from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.store import Item, Store
@@ -38,7 +38,7 @@ def measure(
         answers: dict[str, list[Item]] = {}
         for side, engine in (("base", base), ("tuned", tuned)):
             with reporter.task(f"{name} suite, {side}") as progress:
-                requests = [_request(e) for e in rows]
+                requests = [_request(e, _MAX_TOKENS + room_for_thoughts(engine)) for e in rows]
                 completions = engine.answer(requests, progress)
             answers[side] = [
                 item
@@ -81,8 +81,8 @@ def _generated(item: Mapping[str, Any]) -> Example:
     )
 
 
-def _request(example: Example) -> Request:
-    return Request(messages=example.prompt, tools=example.tools, max_tokens=_MAX_TOKENS)
+def _request(example: Example, max_tokens: int) -> Request:
+    return Request(messages=example.prompt, tools=example.tools, max_tokens=max_tokens)
 
 
 _scorers: dict[str, Scorer] = {}

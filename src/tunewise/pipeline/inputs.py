@@ -25,6 +25,9 @@ from tunewise.study.parts import KINDS
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.training.job import learning_options
 
+READING = 2
+"""Raised when equal answers are read in another way than before: 2 takes thoughts out of them."""
+
 _ELSEWHERE = {"name", "model", "prompt", "answers"}
 """Keys of a candidate that say nothing of its answers by themselves, or are looked into."""
 
@@ -115,7 +118,12 @@ class StageInputs:
         """Of a candidate's stages: all that can change its answers, and what is chosen on dev."""
         # Of recorded answers it is told which test rows have none.
         gaps = sorted(self._part("test")) if spec.traits.recorded else None
-        return {"tunewise": __version__, "answers": self._answers(spec), "gaps": gaps}
+        return {
+            "tunewise": __version__,
+            "read": READING,
+            "answers": self._answers(spec),
+            "gaps": gaps,
+        }
 
     def askable(self, spec: CandidateSpec) -> dict[str, Any]:
         """Of the look whether the base model can be asked all rows, by the study's instructions."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tunewise.data.chat import Completion, Example
 from tunewise.errors import StudyError
 from tunewise.pipeline.store import Item
+from tunewise.scoring.answers import scorable
 from tunewise.scoring.base import ItemScore, Scorer
 from tunewise.scoring.best import score_answers
 from tunewise.words import plural, verb
@@ -20,10 +21,14 @@ def scored_items(
     scorer: Scorer,
     seed: int | None = None,
 ) -> list[Item]:
-    """The answers as items with their scores; a failed answer scores 0 and says why."""
+    """The answers as items with their scores; a failed answer scores 0 and says why.
+
+    An answer that ended inside a thought did not fail: it is one, and it is wrong.
+    """
     items = []
-    scores = score_answers(scorer, examples, completions)
-    for example, completion, score in zip(examples, completions, scores, strict=True):
+    given = [scorable(completion) for completion in completions]
+    scores = score_answers(scorer, examples, given)
+    for example, completion, score in zip(examples, given, scores, strict=True):
         items.append(
             Item(
                 id=example.id,
@@ -39,6 +44,7 @@ def scored_items(
                 cached_tokens=completion.cached_tokens,
                 latency_s=completion.latency_s,
                 error=completion.error,
+                thoughts=completion.thoughts or "",
                 details=dict(score.details),
                 data=score.data,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tunewise.candidates.prompting import Limits, answer_limit, text_counter
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.data.documents import read_documents
 from tunewise.errors import ModelError, StudyError, TrainingError
-from tunewise.models.engine import Engine
+from tunewise.models.engine import Engine, room_for_thoughts
 from tunewise.models.names import parse_model
 from tunewise.models.raw_form import Form
 from tunewise.models.template_date import model_asks_for_date, today
@@ -211,6 +212,13 @@ class Session:
             max_tokens=most or 256, json_schema=self._json_schema(), stop=tuple(output.stop)
         )
 
+    def _limits_of(self, engine: Engine | None) -> Limits:
+        """Those of answers by one engine: a model that thinks has room for that."""
+        room = room_for_thoughts(engine) if engine is not None else 0
+        if not room or self.study.output.max_tokens is not None:
+            return self.limits
+        return replace(self.limits, max_tokens=self.limits.max_tokens + room)
+
     def _json_schema(self) -> Mapping[str, Any] | None:
         schema = self.study.output.json_schema
         if not isinstance(schema, str):
@@ -229,10 +237,11 @@ class Session:
         needs_model = spec.traits.needs_model and tuned is None
         model = spec.model or self.study.model
         prompt = self.study.prompt
+        engine = self.engine(model) if needs_model and model else None
         return BuildContext(
             scorer=self.scorer,
-            limits=Limits() if self.study.only_recorded else self.limits,
-            engine=self.engine(model) if needs_model and model else None,
+            limits=Limits() if self.study.only_recorded else self._limits_of(tuned or engine),
+            engine=engine,
             tuned_engine=tuned,
             prompts=(prompt,) if isinstance(prompt, str) else tuple(prompt or ()),
             documents=self._documents,

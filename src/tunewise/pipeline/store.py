@@ -22,7 +22,12 @@ from tunewise.workspace import StudyFolder, read_json, write_json_atomic, write_
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One answer to one example by one candidate, with its score (0..1)."""
+    """One answer to one example by one candidate, with its score (0..1).
+
+    Attributes:
+        answer: without thoughts; in items of earlier releases they stand before it.
+        thoughts: what the model thought before it answered, where it did.
+    """
 
     id: str
     candidate: str
@@ -37,6 +42,7 @@ class Item:
     cached_tokens: int | None = None
     latency_s: float | None = None
     error: str | None = None
+    thoughts: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     data: Any = None
 

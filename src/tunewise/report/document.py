@@ -225,6 +225,7 @@ class WorkedAnswer(Part):
 
     candidate: str
     text: str
+    thoughts: str | None = Field(None, description="what the model thought before it; not scored")
     score: float | None = Field(None, description="points of this answer")
 
 

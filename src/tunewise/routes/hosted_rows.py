@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tunewise.data.chat import Example, Message, text_of
+from tunewise.data.chat import Example, Message, drop_thoughts, text_of
 from tunewise.data.findings import Finding, FindingBook
 from tunewise.data.tokens import CountTokens, default_epochs, estimate_tokens, row_tokens
 from tunewise.models.raw_form import raw_text
@@ -24,7 +24,18 @@ MAX_EPOCHS, MAX_BATCH = 50, 256
 
 _MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "weight")
 _HONOURED = frozenset(
-    {"route", "method", "epochs", "batch_size", "seeds", "trained_rows", "dpo", "grader", "hosted"}
+    {
+        "route",
+        "method",
+        "epochs",
+        "batch_size",
+        "seeds",
+        "trained_rows",
+        "thoughts",
+        "dpo",
+        "grader",
+        "hosted",
+    }
 )
 REINFORCEMENT = ("reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
 """Of ``fine_tune.hosted``: hyper-parameters of this method alone."""
@@ -47,6 +58,7 @@ class RowLimits:
 
 def training_row(example: Example, job: TrainingJob) -> dict[str, Any]:
     """One line of a training file, in the form of the job's method."""
+    example = _as_trained(example, job)
     messages = with_prompt(example.messages, job.prompt)
     tools = {"tools": [dict(tool) for tool in example.tools]} if example.tools else {}
     method = job.fine_tune.method
@@ -73,6 +85,15 @@ def training_row(example: Example, job: TrainingJob) -> dict[str, Any]:
             if message["role"] == "assistant":
                 message.setdefault("weight", 0)
     return {"messages": shown, **tools}
+
+
+def _as_trained(example: Example, job: TrainingJob) -> Example:
+    """The row without the thoughts before its answers, where the study drops them."""
+    if job.fine_tune.thoughts == "keep":
+        return example
+    answers = [drop_thoughts(m) if m.get("role") == "assistant" else m for m in example.messages]
+    rejected = drop_thoughts(example.rejected) if example.rejected is not None else None
+    return replace(example, messages=tuple(answers), rejected=rejected)
 
 
 def _message(message: Message) -> dict[str, Any]:

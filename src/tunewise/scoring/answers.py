@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tunewise.data.chat import Completion, Example, Message
+from tunewise.data.thoughts import UNFINISHED, split_thoughts
 from tunewise.errors import StudyError
 from tunewise.scoring.base import ItemScore
 
@@ -19,6 +21,24 @@ def wanted_text(example: Example) -> str | None:
     if example.target is None:
         return None
     return example.answer or calls_as_text(example.target.get("tool_calls") or ())
+
+
+def scorable(completion: Completion) -> Completion:
+    """The answer with its thoughts taken out of the text; twice is the same as once.
+
+    Every answer that is scored, shown or compared comes through here, whoever gave it.
+    """
+    if completion.thoughts is not None:
+        return completion
+    said = split_thoughts(completion.text)
+    return replace(completion, text=said.answer, thoughts=said.thoughts, unfinished=said.unfinished)
+
+
+def why_none(completion: Completion) -> str | None:
+    """Why there is no answer to score; None where there is one."""
+    if completion.unfinished:
+        return UNFINISHED
+    return f"the request failed: {completion.error}" if completion.error is not None else None
 
 
 def given_text(completion: Completion) -> str:
@@ -71,14 +91,14 @@ class AnswerScorer:
     corpus: ClassVar[bool] = False
 
     def score(self, example: Example, completion: Completion) -> ItemScore:
-        """Score one answer; a failed request is 0 with its error as reason.
+        """Score one answer; a failed request, or a thought without an answer, is 0 with a reason.
 
         Raises:
             StudyError: a corpus metric was given a recorded score instead of an answer.
         """
         gold = wanted_text(example)
-        if completion.error is not None:
-            return self.failed(gold or "", f"the request failed: {completion.error}")
+        if (reason := why_none(completion)) is not None:
+            return self.failed(gold or "", reason)
         answer = given_text(completion)
         if completion.score is not None and not answer:
             return self._recorded(example, completion.score)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tunewise.data.chat import Completion, Example, text_of
+from tunewise.data.chat import Completion, Example
 from tunewise.data.tool_calls import parse_tool_calls
-from tunewise.scoring.answers import NO_GOLD, AnswerScorer, plain_calls
+from tunewise.scoring.answers import NO_GOLD, AnswerScorer, plain_calls, why_none
 from tunewise.scoring.base import ItemScore
 from tunewise.scoring.jsontext import json_values, read_json
 from tunewise.words import plural
@@ -103,11 +103,11 @@ class ToolCalls(AnswerScorer):
         """
         if example.target is None:
             return ItemScore(0.0, {"reason": NO_GOLD})
-        if completion.error is not None:
-            return self.failed("", f"the request failed: {completion.error}")
+        if (reason := why_none(completion)) is not None:
+            return self.failed("", reason)
         if completion.score is not None and not (completion.text or completion.tool_calls):
             return self._recorded(example, completion.score)
-        wanted = _of_message(example.target.get("tool_calls") or (), text_of(example.target))
+        wanted = _of_message(example.target.get("tool_calls") or (), example.answer)
         given = _of_message(completion.tool_calls, completion.text)
         return self._compare(wanted, given)
 

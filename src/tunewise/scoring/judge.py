@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from tunewise.data.chat import Completion, Example, Progress, Request, text_of
 from tunewise.errors import StudyError
-from tunewise.scoring.answers import NO_GOLD, given_text, mean, wanted_text
+from tunewise.scoring.answers import NO_GOLD, given_text, mean, scorable, wanted_text
 from tunewise.scoring.base import ItemScore, Preference
 
 Verdict = Literal["A", "B", "TIE"]
@@ -197,7 +197,7 @@ class Judge:
         }
         if max(len(pair.one), len(pair.other)) > self.max_chars:
             details["cut"] = True
-        verdicts = [read_verdict(reply.text) for reply in (straight, swapped)]
+        verdicts = [read_verdict(scorable(reply).text) for reply in (straight, swapped)]
         details["verdicts"] = verdicts
         if None in verdicts:
             error = straight.error or swapped.error

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from tunewise.data.chat import Completion, Example
 from tunewise.errors import StudyError
-from tunewise.scoring.answers import given_text, mean
+from tunewise.scoring.answers import given_text, mean, why_none
 from tunewise.scoring.base import ItemScore, Scorer
 
 
@@ -47,8 +47,8 @@ class Recorded:
 
     def score(self, example: Example, completion: Completion) -> ItemScore:
         """The recorded score; where there is none, the other metric's; else 0 with the reason."""
-        if completion.error is not None:
-            return ItemScore(0.0, {"reason": f"the request failed: {completion.error}"})
+        if (reason := why_none(completion)) is not None:
+            return ItemScore(0.0, {"reason": reason})
         if completion.score is not None:
             if 0.0 <= completion.score <= 1.0:
                 return ItemScore(float(completion.score), {"recorded": True})

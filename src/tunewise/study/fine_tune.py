@@ -209,6 +209,12 @@ class FineTune(Strict):
         "answers",
         description="which tokens sft and distill learn: the last answer, all answers, everything",
     )
+    thoughts: Literal["keep", "drop"] = Field(
+        "keep",
+        description="whether thoughts before the rows' answers (`<think>…</think>`, "
+        "`reasoning_content`) are trained as the chat template writes them, or left out; metrics "
+        "look at what follows them either way",
+    )
     weight_decay: float = Field(0.0, ge=0)
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -263,7 +263,9 @@ class Output(Strict):
     """Limits that all candidates share."""
 
     max_tokens: PositiveInt | None = Field(
-        None, description="longest answer; by default from the training answers' lengths"
+        None,
+        description="longest answer in tokens; by default from the training answers' lengths, and "
+        "1,024 more for a model whose chat template knows thoughts",
     )
     json_schema: dict[str, Any] | str | None = Field(
         None, description="answers must fit this JSON Schema (inline or a file); enforced"

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunewise.data.chat import Example, Message
+from tunewise.data.chat import Example, Message, drop_thoughts, text_of
+from tunewise.data.thoughts import split_thoughts
 from tunewise.errors import DataError, ModelError
 from tunewise.models.chat_format import (
     plain_messages,
@@ -26,6 +27,7 @@ from tunewise.models.template_forms import written_in
 from tunewise.training.rows import EncodedRow
 
 Trained = Literal["answers", "all_assistant", "all"]
+Thoughts = Literal["keep", "drop"]
 
 _THOUGHT_OPENS, _THOUGHT_CLOSES = "<think>", "</think>"
 
@@ -59,6 +61,7 @@ class Encoder:
         prompt: instructions for rows without a system message of their own.
         embedded: how many tokens the model has (``LoadedModel.embedded``); None does not ask.
         date: what a template that asks for today's date is given; None is today's.
+        thoughts: whether those before the trained answers are trained too.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Encoder:
         prompt: str | None = None,
         embedded: int | None = None,
         date: str | None = None,
+        thoughts: Thoughts = "keep",
     ) -> None:
         self.tokenizer = tokenizer
         self.date = date
@@ -81,6 +85,7 @@ class Encoder:
         self.end_ids = frozenset(end_ids)
         self.trained = trained
         self.prompt = prompt
+        self.thoughts = thoughts
         self.has_marks = "generation %}" in str(tokenizer.chat_template).replace("-%}", " %}")
         # Tokenizers of the older sentencepiece kind mark the start of every piece of text, so
         # that pieces encoded apart are not the whole encoded at once.
@@ -99,7 +104,7 @@ class Encoder:
         """
         import numpy as np
 
-        messages = with_prompt(example.messages, self.prompt)
+        messages = with_prompt([self.as_trained(m) for m in example.messages], self.prompt)
         ids, spans = self._spans(messages, example)
         self._require_embedded(ids, example)
         weights = np.zeros(len(ids), dtype=np.float32)
@@ -109,6 +114,11 @@ class Encoder:
             weights[span.start : span.end] = _weight(messages[span.message], example)
         weights[:1] = 0.0
         return EncodedRow(example.id, np.asarray(ids, dtype=np.int32), weights)
+
+    def as_trained(self, message: Message) -> Message:
+        """The message as it is trained: an answer without thoughts where they are dropped."""
+        drop = self.thoughts == "drop" and message.get("role") == "assistant"
+        return drop_thoughts(message) if drop else message
 
     def encode_prompt(self, example: Example) -> list[int]:
         """Token ids of the question alone, with the head of an answer.
@@ -188,6 +198,9 @@ class Encoder:
             return self._render(messages, example)
         answer = dict(messages[-1])
         thoughts = str(answer.pop("reasoning_content", None) or "").strip()
+        said = split_thoughts(text_of(answer))
+        if said.thoughts and not thoughts and not said.unfinished:
+            thoughts, answer["content"] = said.thoughts, said.answer
         whole = self._render((*messages[:-1], answer), example)
         if whole.startswith(prompt) or not whole.startswith(head):
             return self._render(messages, example)

@@ -65,6 +65,10 @@ _REASONS: Mapping[str, tuple[str, str | None]] = {
         "the loss is on what the model shall write; what it only reads is not learnt",
         None,
     ),
+    "thoughts": (
+        "answers that begin with thoughts teach to think; what a template keeps of them is trained",
+        None,
+    ),
     "precision": (
         "the frozen weights; bfloat16 on a GPU or a processor with units for it, which halves "
         "memory, else float32; what learns is float32 in any case",
@@ -176,6 +180,7 @@ def _settings(run: Ready) -> Iterator[Setting]:
     yield one("max_length", chosen["max_length"])
     if fine_tune.method in ("sft", "distill"):
         yield one("trained_rows", fine_tune.trained_rows)
+        yield one("thoughts", fine_tune.thoughts)
     yield from _method(fine_tune)
     yield one("precision", chosen["precision"])
     options = run.optimiser.defaults

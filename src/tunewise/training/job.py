@@ -283,6 +283,8 @@ def learning_options(fine_tune: FineTune) -> dict[str, Any]:
     others = {name for method in _SECTIONS for name in _SECTIONS[method]}
     others -= set(_SECTIONS.get(fine_tune.method, ()))
     spared = {"route", "epochs", "learning_rate", "seeds", "recompute", "loss_spike", "hosted"}
+    if fine_tune.thoughts == "keep":  # as before the option, so that older runs keep their keys
+        spared |= {"thoughts"}
     return fine_tune.model_dump(mode="json", exclude=spared | others | {"report_to"})
 
 

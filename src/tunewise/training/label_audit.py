@@ -181,15 +181,17 @@ def row_problems(encoder: Encoder, example: Example, row: EncodedRow) -> list[st
     if trained[-1] not in encoder.end_ids:
         problems.append("end_of_turn_not_trained")
     text = tokenizer.decode(trained)
-    answer = example.answer.strip()
+    target = encoder.as_trained(example.target)
+    answer = text_of(target).strip()
     forms = template_forms(tokenizer)
-    if not answer and not example.target.get("tool_calls"):
+    if not answer and not target.get("tool_calls"):
         problems.append("empty_answer")
-    if not has_unknown and missing_field(forms, example.target, text):
+    if not has_unknown and missing_field(forms, target, text):
         problems.append("template_changes_text")
     elif encoder.trained == "answers":
         asked = [text_of(m).strip() for m in example.prompt if m.get("role") == "user"]
-        rest = _squeezed(text).replace(_squeezed(answer), "", 1)
+        thoughts = str(target.get("reasoning_content") or "")
+        rest = _squeezed(text).replace(_squeezed(answer), "", 1).replace(_squeezed(thoughts), "", 1)
         if any(len(a) >= 8 and _squeezed(a) in rest for a in asked):
             problems.append("prompt_in_loss")
     return problems

@@ -144,4 +144,5 @@ def encoder_of(job: TrainingJob, loaded: Any) -> Encoder:
         prompt=job.prompt,
         embedded=loaded.embedded,
         date=job.date,
+        thoughts=job.fine_tune.thoughts,
     )

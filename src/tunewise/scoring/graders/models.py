@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewise.data.chat import Completion, Request
+from tunewise.scoring.answers import scorable
 from tunewise.scoring.graders.result import NO_ERRORS, Errors
 from tunewise.scoring.graders.schema import LabelModel, ScoreModel
 from tunewise.scoring.graders.templates import Reference, Template, parse_template
@@ -187,7 +188,8 @@ class ModelGrading:
             return Reading(errors=errors, note=f"the model could not be asked: {reply.error}")
         if reply.finish_reason == "content_filter":
             return Reading(errors=Errors(model_grader_refusal_error=True), note="the model refused")
-        found = _named(reply.text, "result" if isinstance(self._grader, ScoreModel) else "label")
+        name = "result" if isinstance(self._grader, ScoreModel) else "label"
+        found = _named(scorable(reply).text, name)
         reading = self._reading(found)
         if reading is not None:
             return reading

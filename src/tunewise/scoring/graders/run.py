@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from tunewise.data.chat import Message
+from tunewise.data.thoughts import split_thoughts
 from tunewise.scoring.graders.formula import Formula, FormulaError, parse_formula
 from tunewise.scoring.graders.models import Engines
 from tunewise.scoring.graders.result import NO_ERRORS, Errors, Graded
@@ -31,8 +32,9 @@ def sample_of(text: str, tool_calls: Sequence[Message] = ()) -> dict[str, Any]:
     """The ``sample`` of templates and Python graders.
 
     ``output_text``; ``output_json`` where the text is JSON and nothing else; ``output_tools``, in
-    OpenAI's form; and ``choices`` with the same as one message.
+    OpenAI's form; and ``choices`` with the same as one message. Thoughts are no part of it.
     """
+    text = split_thoughts(text).answer
     message: dict[str, Any] = {"role": "assistant", "content": text}
     calls = [dict(call) for call in tool_calls]
     if calls:
