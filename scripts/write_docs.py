@@ -38,8 +38,8 @@ _METRICS = """\
 
 The metric of a study scores each answer from 0 to 1; reports show points (0..100). A failed
 request scores 0. Thoughts before an answer (`<think>…</think>` and other families' marks) are taken
-out of it first; an answer that ends inside one scores 0. Options stand under `metric.options`. Metrics of other packages come by entry
-point (`tunewise.scorers`).
+out of it first; an answer that ends inside one scores 0. Options stand under `metric.options`.
+Metrics of other packages come by entry point (`tunewise.scorers`).
 
 This page is generated from the program itself.
 """

@@ -108,6 +108,7 @@ def test_without_dev_rows_the_limits_are_wider_and_a_named_pair_is_not(bench: Be
     for name, share in (("tuned-a", 0.72), ("tuned-b", 0.7), ("zero_shot", 0.6), ("rag", 0.5)):
         bench.scores(name, share)
     chosen_here = bench.run().primary
+    bench.workspace = Workspace(bench.folder / "elsewhere")  # where it is no second look
     named = bench.run("primary: [tuned-a, zero_shot]").primary
     assert (named.with_, named.without) == ("tuned-a", "zero_shot")
     assert chosen_here.interval is not None and named.interval is not None

@@ -255,9 +255,10 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
         needed, likely = verdict.primary.labels_needed, verdict.primary.labels_chance
         if needed and likely is not None:
             more = needed - (verdict.test.n or 0)
+            others = ", of other questions," if verdict.test.repeated else ""
             if more > 0:
                 steps.append(
-                    f"Label about {plural(rounded(more), 'more test row')} and run again: with "
+                    f"Label about {plural(rounded(more), 'more test row')}{others} and run again: with "
                     f"them the test decides with {chance(likely)} chance if the gain is as "
                     "measured."
                 )

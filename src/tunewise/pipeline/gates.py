@@ -73,12 +73,13 @@ class Gates:
 
     def _g0(self) -> None:
         self.reporter.gate("G0", "data")
-        self._data_stage()
+        questions = self._data_stage()["questions"]
         n = len(self.session.test)
-        found = mde_from_discordance(GUESSED_DISCORDANCE, n)
+        found = mde_from_discordance(GUESSED_DISCORDANCE, questions)
+        asked = f" of {plural(questions, 'question')}" if questions < n else ""
         self.reporter.note(
             f"{len(self.session.train):,} train, {len(self.session.dev):,} dev, "
-            f"{plural(n, 'test row')}; "
+            f"{plural(n, 'test row')}{asked}; "
             f"this test shows gains from about {found:.1f} points on"
         )
         if found > 100 - self.study.target.minimal_gain:

@@ -121,6 +121,7 @@ class _Judge:
             sha256=self.measured.data.get("test_hash"),
             opened=self.measured.look,
             left_out=len(self.measured.flagged & set(ids)),
+            repeated=self.measured.data.get("repeated", 0),
         )
 
     def _primary(self, decision: Decision) -> Primary:
@@ -244,7 +245,7 @@ class _Judge:
 
     def _audit(self) -> Audit:
         data = self.measured.data
-        n = len(data.get("test_ids") or [])
+        n = data.get("questions") or len(data.get("test_ids") or [])
         return Audit(
             rows=data.get("rows", {}),
             unreadable=data.get("unreadable", 0),

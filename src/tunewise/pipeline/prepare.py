@@ -14,6 +14,7 @@ from tunewise.data.audit import AuditReport, audit_rows
 from tunewise.data.chat import Example, canonical_hash
 from tunewise.data.findings import Finding, FindingBook
 from tunewise.data.leaks import Leaks
+from tunewise.data.questions import together
 from tunewise.data.split import Split, read_split
 from tunewise.data.unreadable import Unreadable
 from tunewise.errors import DataError
@@ -117,8 +118,9 @@ def _recorded_split(
     else:
         rows = examples_from_recorded(answers)
     if study.dev_fraction is not None and not any(r.split == "dev" for r in rows):
-        # By group where there are groups: rows of one group must not stand on both sides.
-        keys = [r.id if r.group is None else r.group for r in rows]
+        # Rows of one group, or of one question, must not stand on both sides.
+        clusters = together(rows).clusters
+        keys = [clusters.get(r.id, r.id) for r in rows]
         dev_keys = dev_by_hash(keys, study.dev_fraction, study.seed)
         rows = [
             replace(r, split="dev" if key in dev_keys else "test")
@@ -168,16 +170,27 @@ def audit_stage(
             f"{plural(prepared.unwanted_count, 'row')} labelled as not wanted: no reference, no "
             f"example and nothing to imitate; {learnt}."
         )
-    groups = {row.id: row.group for row in split.test if row.group is not None}
-    dev_groups = {row.id: row.group for row in split.dev if row.group is not None}
-    if not groups:
-        warnings.append("Rows are treated as independent: no `group` says which belong together.")
+    tested, chosen_on = together(split.test), together(split.dev)
+    if tested.repeated:
+        asking = some_of(tested.repeated, len(split.test), "test row", "asks", "ask")
+        warnings.append(
+            f"{asking[0].upper()}{asking[1:]} what another one asks too: rows of one question "
+            f"count as one cluster, and there {verb(tested.questions, 'is', 'are')} "
+            f"{plural(tested.questions, 'different question')}."
+        )
+    if not any(row.group is not None for row in split.test):
+        others = "Rows of different questions" if tested.repeated else "Rows"
+        warnings.append(
+            f"{others} are treated as independent: no `group` says which belong together."
+        )
     findings = report.findings if report else book.findings()
     return {
         "rows": {k: len(v) for k, v in _parts(split).items()},
         "dev_ids": [row.id for row in split.dev],
         "test_ids": ids,
-        "clusters": {**dev_groups, **groups} if groups else None,
+        "clusters": {**chosen_on.clusters, **tested.clusters} if tested.clusters else None,
+        "repeated": tested.repeated,
+        "questions": tested.questions,
         "split": describe_split(split.how),
         "test_hash": test_hash(split.test, study.name),
         "findings": [

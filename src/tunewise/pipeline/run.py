@@ -98,6 +98,7 @@ class Plan:
 
 def plan_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Plan:
     """What a run would take; loads the data and, for training, calibrates a few seconds."""
+    from tunewise.data.questions import together
     from tunewise.pipeline.judge import GUESSED_DISCORDANCE
     from tunewise.verdict.planning import mde_from_discordance
 
@@ -110,7 +111,7 @@ def plan_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) ->
         return Plan(
             study=session.study.name,
             rows=rows,
-            mde=mde_from_discordance(GUESSED_DISCORDANCE, rows["test"]),
+            mde=mde_from_discordance(GUESSED_DISCORDANCE, together(session.test).questions),
             candidates=[_planned(session, spec) for spec in session.specs],
             max_usd=session.study.costs.max_usd,
         )

@@ -35,6 +35,11 @@ class TestSet(Part):
         "further one needs a wider interval, and after 5 none decides",
     )
     left_out: int = Field(0, description="rows left out as leaked; both scores are shown")
+    repeated: int = Field(
+        0,
+        description="rows whose question another test row asks too; rows of one question are one "
+        "cluster",
+    )
 
 
 class Primary(Part):

@@ -19,6 +19,7 @@ from tunewise.verdict.single import BOOTSTRAP_FROM, by_variance, mean_interval
 from tunewise.verdict.words import About, Method, SignificanceTest
 
 _ROUNDING = 1e-12  # a standard error below this is a difference that never varies
+_MOSTLY_ALONE = 2.0  # rows in the cluster that the average row sees
 _FEWEST_BEYOND = 20  # resamples beyond a limit, for it to be read from them
 
 # One row or one cluster tells nothing about the spread: the largest possible is reported.
@@ -73,7 +74,9 @@ def compare(
     data                                      interval                            p-value
     ========================================  ==================================  ============
     three or more crossed runs in an arm      two-level, Satterthwaite t          t
-    groups given, some with several rows      clustered variance, t               sign flip
+    groups given, some with several rows      clustered variance, t; where most   sign flip
+                                              rows stand alone, no narrower than
+                                              for independent rows
     0/1, one run in each arm                  Newcombe and Tango, the envelope    McNemar mid-p
     other means, under 20 rows that differ    rare events (``rare_limits``)       sign flip
     other means, fewer than 300 rows          t(n − 1)                            sign flip
@@ -260,7 +263,7 @@ def _limits(problem: _Problem, level: seeds.TwoLevel, warnings: list[str]) -> tu
     if problem.two_level:
         return by_t, Method.TWO_LEVEL_T
     if problem.clusters is not None:
-        return by_t, Method.CLUSTER_T
+        return _no_narrower(by_t, problem), Method.CLUSTER_T
     if problem.corpus is None and intervals.few_events(problem.differences):
         rare = intervals.rare_limits(
             problem.differences, alpha=alpha, score_range=problem.score_range
@@ -277,6 +280,27 @@ def _limits(problem: _Problem, level: seeds.TwoLevel, warnings: list[str]) -> tu
         # A corpus metric of few rows: BCa covers 87 to 94 %, the wider limits of both 94.5 to 96 %.
         bca = Limits(min(bca.low, by_t.low), max(bca.high, by_t.high))
     return bca, Method.BCA
+
+
+def _no_narrower(by_t: Limits, problem: _Problem) -> Limits:
+    """Clustered limits of rows that mostly stand alone, not narrower than if all of them did.
+
+    Where few rows differ, Student's t errs on rows that stand alone as it does without any groups.
+    """
+    assert problem.clusters is not None
+    if problem.clusters.typical_size >= _MOSTLY_ALONE or problem.corpus is not None:
+        return by_t
+    if problem.tables:
+        table = _table(problem)
+        counts = (table.both, table.only_with, table.only_without, table.neither)
+        alone = intervals.newcombe_tango(*counts, alpha=problem.alpha)
+    elif intervals.few_events(problem.differences):
+        alone = intervals.rare_limits(
+            problem.differences, alpha=problem.alpha, score_range=problem.score_range
+        )
+    else:
+        return by_t
+    return Limits(min(by_t.low, alone.low), max(by_t.high, alone.high))
 
 
 def _bca(problem: _Problem) -> Limits | None:
