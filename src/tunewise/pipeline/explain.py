@@ -258,8 +258,8 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
             others = ", of other questions," if verdict.test.repeated else ""
             if more > 0:
                 steps.append(
-                    f"Label about {plural(rounded(more), 'more test row')}{others} and run again: with "
-                    f"them the test decides with {chance(likely)} chance if the gain is as "
+                    f"Label about {plural(rounded(more), 'more test row')}{others} and run again: "
+                    f"with them the test decides with {chance(likely)} chance if the gain is as "
                     "measured."
                 )
         if (verdict.test.opened or 1) >= MOST_LOOKS and verdict.primary.gain is not None:
