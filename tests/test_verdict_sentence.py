@@ -56,51 +56,53 @@ CHEAPER_RIVAL = (
         (
             study(measured(12.41, 7.08, 17.62)),
             None,
-            "Fine-tune: it scores 12.4 points more than few-shot prompting (95 % interval 7.1 to "
-            "17.6), and 2 points were asked for.",
+            "Fine-tune: this checkpoint scores 12.4 points more than few-shot prompting (95 % "
+            "interval 7.1 to 17.6), and 2 points were asked for.",
         ),
         (
             study(measured(12.41, 7.08, 17.62), cost=CostClass.SAVES),
             SAVES,
-            "Fine-tune: it scores 12.4 points more than few-shot prompting (95 % interval 7.1 to "
-            "17.6), and 2 points were asked for; it is also cheaper by $1,240 a month.",
+            "Fine-tune: this checkpoint scores 12.4 points more than few-shot prompting (95 % "
+            "interval 7.1 to 17.6), and 2 points were asked for; it is also cheaper by $1,240 a "
+            "month.",
         ),
         (
             study(measured(12.41, 7.08, 17.62), cost=CostClass.DEARER),
             DEARER,
-            "Fine-tune: it scores 12.4 points more than few-shot prompting (95 % interval 7.1 to "
-            "17.6), and 2 points were asked for; it costs more by $36 a month.",
+            "Fine-tune: this checkpoint scores 12.4 points more than few-shot prompting (95 % "
+            "interval 7.1 to 17.6), and 2 points were asked for; it costs more by $36 a month.",
         ),
         (
             study(measured(-0.5, -1.5, 0.5), cost=CostClass.SAVES),
             SAVES,
-            "Fine-tune: it is cheaper by $1,240 a month, and it scores 0.5 points less than "
-            "few-shot prompting (95 % interval -1.5 to 0.5), so it is not worse by the 2 points "
-            "that matter.",
+            "Fine-tune: it is cheaper by $1,240 a month, and this checkpoint scores 0.5 points "
+            "less than few-shot prompting (95 % interval -1.5 to 0.5), so it is not worse by the "
+            "2 points that matter.",
         ),
         (
             study(measured(-6.0, -9.0, -3.0)),
             None,
-            "Do not fine-tune: it scores 6 points less than few-shot prompting (95 % interval "
-            "-9.0 to -3.0).",
+            "Do not fine-tune: this checkpoint scores 6 points less than few-shot prompting (95 % "
+            "interval -9.0 to -3.0).",
         ),
         (
             study(measured(-6.0, -9.0, -3.0), baselines=CHEAPER_RIVAL, best_baseline="rag"),
             None,
-            "Do not fine-tune: it scores 6 points less than retrieval (95 % interval -9.0 to "
-            "-3.0); the plain classifier does as well for less.",
+            "Do not fine-tune: this checkpoint scores 6 points less than retrieval (95 % interval "
+            "-9.0 to -3.0); the plain classifier does as well for less.",
         ),
         (
             study(measured(0.0, -1.0, 1.0), cost=CostClass.DEARER),
             DEARER,
-            "Do not fine-tune: it scores the same as few-shot prompting (95 % interval -1.0 to "
-            "1.0), and 2 points were asked for; it also costs more by $36 a month.",
+            "Do not fine-tune: this checkpoint scores the same as few-shot prompting (95 % "
+            "interval -1.0 to 1.0), and 2 points were asked for; it also costs more by $36 a "
+            "month.",
         ),
         (
             study(measured(0.0, -1.0, 1.0), cost=CostClass.DEARER),
             costs(CostClass.DEARER, 0.0),
-            "Do not fine-tune: it scores the same as few-shot prompting (95 % interval -1.0 to "
-            "1.0), and 2 points were asked for; it saves nothing.",
+            "Do not fine-tune: this checkpoint scores the same as few-shot prompting (95 % "
+            "interval -1.0 to 1.0), and 2 points were asked for; it saves nothing.",
         ),
         (
             study(measured(9.0, 4.0, 14.0, without_low=66.0), target=65.0),
@@ -112,8 +114,8 @@ CHEAPER_RIVAL = (
                 measured(9.0, 4.0, 14.0), forgetting=ForgettingStatus.FAILED, forgetting_vetoes=True
             ),
             None,
-            "Do not fine-tune: it scores 9 points more than few-shot prompting (95 % interval "
-            "4.0 to 14.0), but it lost skills that it must keep.",
+            "Do not fine-tune: this checkpoint scores 9 points more than few-shot prompting (95 % "
+            "interval 4.0 to 14.0), but it lost skills that it must keep.",
         ),
         (
             study(
@@ -122,8 +124,8 @@ CHEAPER_RIVAL = (
                 net_benefit=NetBenefit(value=-5.0, low=-9.0, high=-1.0),
             ),
             DEARER,
-            "Do not fine-tune: it scores 9 points more than few-shot prompting (95 % interval "
-            "4.0 to 14.0), but it costs more than that is worth.",
+            "Do not fine-tune: this checkpoint scores 9 points more than few-shot prompting (95 % "
+            "interval 4.0 to 14.0), but it costs more than that is worth.",
         ),
         (
             study(
@@ -138,22 +140,22 @@ CHEAPER_RIVAL = (
         (
             study(measured(6.0, -1.0, 13.0, sd_difference=44.0, n=300)),
             None,
-            "Undecided: it scores 6 points more than few-shot prompting (95 % interval -1.0 to "
-            "13.0), and 2 points were asked for; with about 1,400 more test rows the test decides "
-            "with 80 % chance if the gain is as measured.",
+            "Undecided: this checkpoint scores 6 points more than few-shot prompting (95 % "
+            "interval -1.0 to 13.0), and 2 points were asked for; with about 1,400 more test rows "
+            "the test decides with 80 % chance if the gain is as measured.",
         ),
         (
             study(measured(6.0, -1.0, 13.0, clusters=4)),
             None,
-            "Undecided: it scores 6 points more than few-shot prompting (95 % interval -1.0 to "
-            "13.0), and 2 points were asked for; the rows come from fewer than six groups; test "
-            "on more groups to decide.",
+            "Undecided: this checkpoint scores 6 points more than few-shot prompting (95 % "
+            "interval -1.0 to 13.0), and 2 points were asked for; the rows come from fewer than "
+            "six groups; test on more groups to decide.",
         ),
         (
             study(measured(0.5, -1.0, 1.5), cost=CostClass.UNCLEAR),
             None,
-            "Undecided: it scores 0.5 points more than few-shot prompting (95 % interval -1.0 "
-            "to 1.5), so cost decides, and it is not clear which is cheaper.",
+            "Undecided: this checkpoint scores 0.5 points more than few-shot prompting (95 % "
+            "interval -1.0 to 1.5), so cost decides, and it is not clear which is cheaper.",
         ),
         (
             study(
@@ -162,8 +164,8 @@ CHEAPER_RIVAL = (
                 net_benefit=NetBenefit(value=1.0, low=-9.0, high=11.0),
             ),
             None,
-            "Undecided: it scores 9 points more than few-shot prompting (95 % interval 4.0 to "
-            "14.0), but it is not clear that this is worth what it costs.",
+            "Undecided: this checkpoint scores 9 points more than few-shot prompting (95 % "
+            "interval 4.0 to 14.0), but it is not clear that this is worth what it costs.",
         ),
         (
             study(
@@ -172,8 +174,9 @@ CHEAPER_RIVAL = (
                 forgetting_vetoes=True,
             ),
             None,
-            "Undecided: it scores 9 points more than few-shot prompting (95 % interval 4.0 to "
-            "14.0), but it is not shown that other skills are kept; test on more such items.",
+            "Undecided: this checkpoint scores 9 points more than few-shot prompting (95 % "
+            "interval 4.0 to 14.0), but it is not shown that other skills are kept; test on more "
+            "such items.",
         ),
         (
             study(None),
@@ -204,10 +207,10 @@ CHEAPER_RIVAL = (
                 minimal_gain=1.0,
             ),
             SAVES,
-            "Undecided: it is cheaper by $1,240 a month, but it scores 0.5 points less than "
-            "few-shot prompting (95 % interval -1.5 to 0.5), so it may be worse by 1 point or "
-            "more; with about 21,000 more test rows the test decides with 80 % "
-            "chance if the gain is as measured.",
+            "Undecided: it is cheaper by $1,240 a month, but this checkpoint scores 0.5 points "
+            "less than few-shot prompting (95 % interval -1.5 to 0.5), so it may be worse by 1 "
+            "point or more; with about 21,000 more test rows the test decides with 80 % chance if "
+            "the gain is as measured.",
         ),
         (
             study(
@@ -215,9 +218,9 @@ CHEAPER_RIVAL = (
                 cost=CostClass.UNCLEAR,
             ),
             None,
-            "Undecided: it scores 0.5 points less than few-shot prompting (95 % interval -3.5 to "
-            "0.5), so it may be worse by 2 points or more; with about 2,100 more test rows "
-            "the test decides with 80 % chance if the gain is as measured.",
+            "Undecided: this checkpoint scores 0.5 points less than few-shot prompting (95 % "
+            "interval -3.5 to 0.5), so it may be worse by 2 points or more; with about 2,100 more "
+            "test rows the test decides with 80 % chance if the gain is as measured.",
         ),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tunewise.data.chat import Completion, Example, Progress, Request
@@ -48,11 +50,37 @@ def as_many_as_fit(
 def ask(
     engine: Engine, requests: Sequence[Request], progress: Progress | None = None
 ) -> list[Completion]:
-    """The engine's answers, one a request."""
+    """The engine's answers, one a request, with how much of the prompts is the same in all."""
     completions = engine.answer(requests, progress) if requests else []
     if len(completions) != len(requests):
         raise RuntimeError(f"{engine.model}: {len(requests)} requests, {len(completions)} answers")
-    return completions
+    shares = static_shares(requests)
+    return [
+        completion
+        if completion.prompt_tokens is None
+        else replace(completion, static_tokens=int(share * completion.prompt_tokens))
+        for completion, share in zip(completions, shares, strict=True)
+    ]
+
+
+def static_shares(requests: Sequence[Request]) -> list[float]:
+    """The share (0..1) of each prompt that all prompts have in common at their start.
+
+    That is what a provider's prompt cache can hold: tools, instructions, shots that stand in every
+    prompt. It is measured in characters, since a hosted model's tokens cannot be counted here. One
+    request alone has nothing in common.
+    """
+    texts = [
+        json.dumps([[dict(tool) for tool in r.tools], [dict(message) for message in r.messages]])
+        for r in requests
+    ]
+    if len(texts) < 2:
+        return [0.0] * len(texts)
+    # What the first and the last in sorting order begin with, all others begin with too.
+    first, last = min(texts), max(texts)
+    pairs = enumerate(zip(first, last, strict=False))
+    common = next((place for place, (a, b) in pairs if a != b), len(first))
+    return [common / len(text) for text in texts]
 
 
 class AskedFitted:

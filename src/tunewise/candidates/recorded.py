@@ -1,7 +1,8 @@
 """Answers or scores made elsewhere, so that people who already ran their systems get a verdict.
 
 Each line of an answer file: ``id``; ``answer`` (text) or ``score`` (0..1); optional ``split``
-(train, dev, test), ``prompt_tokens``, ``completion_tokens``, ``latency_s``, ``seed``, and
+(train, dev, test), ``prompt_tokens``, ``completion_tokens``, ``static_tokens`` (those of the prompt
+that every request repeats at its start), ``cached_tokens`` (as billed), ``latency_s``, ``seed``, and
 ``reasoning_content``, what the model thought before the answer. Ids may come once for each seed.
 Needs neither a model nor torch.
 """
@@ -24,18 +25,9 @@ from tunewise.errors import DataError
 from tunewise.study.schema import CandidateSpec
 from tunewise.words import plural, verb
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "static_tokens")
 _KEYS = frozenset(
-    {
-        "id",
-        "answer",
-        "score",
-        "split",
-        "prompt_tokens",
-        "completion_tokens",
-        "latency_s",
-        "seed",
-        "reasoning_content",
-    }
+    {"id", "answer", "score", "split", *_TOKENS, "latency_s", "seed", "reasoning_content"}
 )
 _SPLITS = ("train", "dev", "test")
 _SHOWN = 20
@@ -269,14 +261,22 @@ def _add(
             raise DataError(
                 f"{key!r} is in {split} here and in {found.splits[key]} before", where=where
             )
-    prompt, answered = (
-        _number(row, name, where, whole=True) for name in ("prompt_tokens", "completion_tokens")
-    )
+    counted = {name: _number(row, name, where, whole=True) for name in _TOKENS}
+    tokens = {name: None if value is None else int(value) for name, value in counted.items()}
+    for part in ("cached_tokens", "static_tokens"):
+        if (tokens[part] or 0) > (tokens["prompt_tokens"] or 0):
+            raise DataError(
+                f"`{part}` of {key!r} is more than its `prompt_tokens`",
+                where=where,
+                hint="They are a part of the prompt's tokens.",
+            )
     first_seen[seed, key] = where
     found.by_seed.setdefault(seed, {})[key] = Completion(
         **_said(answer or "", row),
-        prompt_tokens=None if prompt is None else int(prompt),
-        completion_tokens=None if answered is None else int(answered),
+        prompt_tokens=tokens["prompt_tokens"],
+        completion_tokens=tokens["completion_tokens"],
+        cached_tokens=tokens["cached_tokens"],
+        static_tokens=tokens["static_tokens"],
         latency_s=_number(row, "latency_s", where),
         score=score,
         seed=seed,

@@ -186,6 +186,8 @@ class Completion:
             not None; else as it was written.
         tool_calls: in OpenAI's form (``{"function": {"name": …, "arguments": "<json>"}}``).
         prompt_tokens, completion_tokens, cached_tokens: as counted by the engine.
+        static_tokens: those of the prompt with which every prompt of the same batch began; None
+            where the prompts are not known.
         latency_s: seconds from request to last token. In a batch: the batch's time per answer.
         finish_reason: ``stop``, ``length``, ``tool_calls`` or None.
         error: why the request failed; a failed request counts as a wrong answer.
@@ -202,6 +204,7 @@ class Completion:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    static_tokens: int | None = None
     latency_s: float | None = None
     finish_reason: str | None = None
     error: str | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from tunewise.pipeline.store import Item
 from tunewise.report.document import Cost, CostPoint
@@ -36,6 +37,17 @@ class CandidateCost:
         """Of 1,000 requests."""
         return None if self.per_request is None else 1000 * float(np.mean(self.per_request))
 
+    def per_month(self, requests: float, horizon_months: float) -> float | None:
+        """At a volume, one-off costs spread over the horizon."""
+        if self.per_request is None:
+            return None
+        return rates.cost_per_month(
+            float(np.mean(self.per_request)),
+            self.fixed,
+            requests_per_month=requests,
+            horizon_months=horizon_months,
+        )
+
 
 def candidate_cost(
     study: Study,
@@ -50,9 +62,7 @@ def candidate_cost(
         items: its answers on test; several seeds are averaged by row beforehand.
         train_usd: of one training run, for a fine-tuned candidate; None if unknown.
     """
-    model = spec.model or study.model
-    if model and spec.traits.trained:
-        model = tuned_name(model)
+    model = billed_as(study, spec)
     price = prices.models.get(model) if prices and model else None
     monthly = spec.usd_per_month or (price.usd_per_month if price else None) or 0.0
     fixed = rates.Fixed(once=_once(study, spec, train_usd), per_month=monthly)
@@ -70,27 +80,69 @@ def candidate_cost(
     return CandidateCost(per_request, fixed)
 
 
-def _per_request(study: Study, price: ModelPrice, items: Sequence[Item]) -> FloatArray | None:
-    total = np.full(len(items), price.usd_per_request or 0.0)
-    known = price.usd_per_request is not None or price.usd_per_month is not None
+def billed_as(study: Study, spec: CandidateSpec) -> str | None:
+    """How a price file calls the model that a candidate asks."""
+    model = spec.model or study.model
+    return tuned_name(model) if model and spec.traits.trained else model
+
+
+def request_usd(
+    price: ModelPrice,
+    usage: rates.Usage | None,
+    *,
+    seconds: npt.ArrayLike | None = None,
+    hit_rate: float | None = None,
+) -> FloatArray | None:
+    """US dollars of each request: by token, by the request, by the hour of a machine.
+
+    The one formula for what is measured, what is planned and what is spent.
+
+    Args:
+        usage: its tokens; None where they were not counted.
+        seconds: that it took; None where that is unknown.
+        hit_rate: of a prompt cache; None: as billed (``usage.cached``).
+
+    Returns:
+        Shape () or (n,); None where the price file names no price, or what it goes by is unknown.
+    """
+    parts: list[FloatArray] = []
+    if price.usd_per_request is not None or price.usd_per_month is not None:
+        parts.append(np.asarray(price.usd_per_request or 0.0))
     if price.usd_per_hour is not None:
-        if any(i.latency_s is None and not i.error for i in items):
+        if seconds is None:
             return None
-        total += np.array([i.latency_s or 0.0 for i in items]) * price.usd_per_hour / 3600
-        known = True
+        parts.append(np.asarray(seconds, dtype=np.float64) * price.usd_per_hour / 3600)
     if price.input is not None and price.output is not None:
-        if any(i.prompt_tokens is None and not i.error for i in items):
+        if usage is None:
             return None
-        cached = [i.cached_tokens for i in items]
+        bill = rates.Prices(
+            input=price.input,
+            output=price.output,
+            cached=price.cached,
+            cache_write=price.cache_write,
+        )
+        if hit_rate is not None:
+            usage = replace(usage, cached=None)
+        elif usage.cached is not None:
+            usage = replace(usage, cached=np.minimum(usage.cached, usage.input))
+        parts.append(rates.cost_per_request(usage, bill, hit_rate=hit_rate or 0.0))
+    return np.asarray(sum(parts)) if parts else None
+
+
+def _per_request(study: Study, price: ModelPrice, items: Sequence[Item]) -> FloatArray | None:
+    answered = [i for i in items if not i.error]
+    usage, seconds = None, None
+    if all(i.prompt_tokens is not None for i in answered):
         usage = rates.Usage(
             input=np.array([i.prompt_tokens or 0 for i in items]),
             output=np.array([i.completion_tokens or 0 for i in items]),
-            cached=np.array([c or 0 for c in cached]) if any(cached) else None,
+            static=np.array([i.static_tokens or 0 for i in items]),
+            cached=np.array([i.cached_tokens or 0 for i in items]),
         )
-        bill = rates.Prices(input=price.input, output=price.output, cached=price.cached)
-        total += rates.cost_per_request(usage, bill, hit_rate=study.costs.cache_hit_rate)
-        known = True
-    return total if known else None
+    if all(i.latency_s is not None for i in answered):
+        seconds = np.array([i.latency_s or 0.0 for i in items])
+    found = request_usd(price, usage, seconds=seconds, hit_rate=study.costs.cache_hit_rate)
+    return None if found is None else np.asarray(np.broadcast_to(found, (len(items),)))
 
 
 def _once(study: Study, spec: CandidateSpec, train_usd: float | None) -> float:
@@ -182,22 +234,24 @@ def _curve(
     around = sorted(v for v in (volume, break_even) if v and v > 0)
     low, high = (around[0] / 100, around[-1] * 100) if around else (1e3, 1e7)
     horizon = study.traffic.horizon_months
-
-    def month(cost: CandidateCost, requests: float) -> float:
-        assert cost.per_request is not None
-        variable = requests * float(np.mean(cost.per_request))
-        return variable + cost.fixed.once / horizon + cost.fixed.per_month
-
     return [
         CostPoint(
-            requests_per_month=float(q), with_usd=month(with_, q), without_usd=month(without, q)
+            requests_per_month=float(q),
+            with_usd=with_.per_month(float(q), horizon) or 0.0,
+            without_usd=without.per_month(float(q), horizon) or 0.0,
         )
         for q in np.geomspace(low, high, 33)
     ]
 
 
-def price_warnings(study: Study, prices: Prices | None, today: datetime.date) -> list[str]:
-    """What the reader must know about the prices before believing a cost."""
+def price_warnings(
+    study: Study, prices: Prices | None, today: datetime.date, asked: Collection[str] = ()
+) -> list[str]:
+    """What the reader must know about the prices before believing a cost.
+
+    Args:
+        asked: the models that answered, as the price file calls them.
+    """
     if prices is None:
         return []
     found = []
@@ -206,6 +260,15 @@ def price_warnings(study: Study, prices: Prices | None, today: datetime.date) ->
         found.append(f"The prices are {age} days old ({prices.date}); check them.")
     if age < 0:
         found.append(f"The price file is dated in the future ({prices.date}).")
+    if study.costs.cache_hit_rate:
+        found += [
+            f"The price file has no `cached` price of {name}, so cached prompt tokens cost as "
+            "others."
+            for name in sorted(asked)
+            if name in prices.models
+            and prices.models[name].input is not None
+            and prices.models[name].cached is None
+        ]
     if study.costs.hours is None:
         found.append("Engineer hours are not counted: set `costs.hours` and `costs.hour`.")
     return found

@@ -11,9 +11,11 @@ from tunewise.models.engine import Engine
 from tunewise.models.names import parse_model
 from tunewise.models.opening import open_engine
 from tunewise.models.raw_form import Form
+from tunewise.pipeline.costing import request_usd
 from tunewise.study.keys import resolve_key
 from tunewise.study.prices import Prices
 from tunewise.study.schema import Study
+from tunewise.verdict.prices import Usage
 
 
 class Engines:
@@ -122,6 +124,7 @@ class _Meter:
         self._engines = engines
         price = engines._prices.models.get(spec) if engines._prices else None
         self._price = price
+        # A hosting fee alone says nothing of what an answer is billed.
         self.unknown = price is None or (
             (price.input is None or price.output is None) and price.usd_per_request is None
         )
@@ -129,12 +132,10 @@ class _Meter:
     def __call__(self, completion: Completion) -> None:
         if self.unknown or self._price is None:
             return
-        price = self._price
-        cached = completion.cached_tokens or 0
-        fresh = (completion.prompt_tokens or 0) - cached
-        per_million = (
-            fresh * (price.input or 0.0)
-            + cached * (price.cached if price.cached is not None else price.input or 0.0)
-            + (completion.completion_tokens or 0) * (price.output or 0.0)
+        usage = Usage(
+            input=completion.prompt_tokens or 0,
+            output=completion.completion_tokens or 0,
+            cached=completion.cached_tokens or 0,
         )
-        self._engines.pay(per_million / 1e6 + (price.usd_per_request or 0.0))
+        usd = request_usd(self._price, usage, seconds=completion.latency_s or 0.0)
+        self._engines.pay(0.0 if usd is None else float(usd))

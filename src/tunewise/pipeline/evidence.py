@@ -279,6 +279,7 @@ def averaged_items(arm: Arm) -> list[Item]:
         prompt = mean([i.prompt_tokens for i in found])
         completion = mean([i.completion_tokens for i in found])
         cached = mean([i.cached_tokens for i in found])
+        static = mean([i.static_tokens for i in found])
         rows.append(
             Item(
                 id=id_,
@@ -288,6 +289,7 @@ def averaged_items(arm: Arm) -> list[Item]:
                 prompt_tokens=None if prompt is None else round(prompt),
                 completion_tokens=None if completion is None else round(completion),
                 cached_tokens=None if cached is None else round(cached),
+                static_tokens=None if static is None else int(static),
                 latency_s=mean([i.latency_s for i in found]),
                 error=None if found else "no answer",
             )

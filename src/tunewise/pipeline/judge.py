@@ -316,8 +316,25 @@ class _Judge:
                 "counts on one that is fixed beforehand."
             )
         today = datetime.datetime.now(datetime.UTC).date()
-        found += costing.price_warnings(self.study, self.case.prices, today)
+        asked = {
+            name: costing.billed_as(self.study, arm.spec)
+            for name, arm in (self.measured.test or self.measured.dev).items()
+            if not arm.spec.traits.free and arm.spec.usd_per_1k_requests is None
+        }
+        models = {model for model in asked.values() if model is not None}
+        found += costing.price_warnings(self.study, self.case.prices, today, models)
+        if self.study.costs.cache_hit_rate and self.case.prices is not None:
+            found += [
+                f"Which prompt tokens of {name} every request repeats is not known, so no cache "
+                "is counted for it; run it again, or give recorded answers `static_tokens`."
+                for name in asked
+                if self._no_static_tokens(name)
+            ]
         return list(dict.fromkeys(found))
+
+    def _no_static_tokens(self, name: str) -> bool:
+        items = (self.measured.test or self.measured.dev)[name].answered()
+        return any(i.prompt_tokens is not None and i.static_tokens is None for i in items)
 
 
 def _forgetting_part(study: Study, result: Forgetting) -> ForgettingResult:

@@ -42,6 +42,7 @@ def scored_items(
                 prompt_tokens=completion.prompt_tokens,
                 completion_tokens=completion.completion_tokens,
                 cached_tokens=completion.cached_tokens,
+                static_tokens=completion.static_tokens,
                 latency_s=completion.latency_s,
                 error=completion.error,
                 thoughts=completion.thoughts or "",

@@ -15,7 +15,7 @@ from tunewise.report.document import TrainingRun
 from tunewise.scoring.base import Scorer
 from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
-from tunewise.verdict.cost import UNKNOWN_COST, CostComparison, net_benefit
+from tunewise.verdict.cost import UNKNOWN_COST, CostComparison, break_even_value, net_benefit
 from tunewise.verdict.decision import Baseline, Evidence, Floor
 from tunewise.verdict.forgetting import UNMEASURED, Forgetting, Suite, measure_forgetting
 from tunewise.verdict.intervals import Limits
@@ -229,6 +229,7 @@ class Measured:
                     name=arm.name,
                     score=self.bench.score(arm) if on_dev else None,
                     low=self.bench.interval(arm)[0] if on_dev else None,
+                    tried=self._tried(arm.spec),
                     rows=len(arm.ids) if on_dev else None,
                     n=self.bench.effective_rows(arm) if on_dev else None,
                     measured=self.bench.score(self.kept(shown[arm.name]))
@@ -249,6 +250,9 @@ class Measured:
             comparison_with_flagged=self.with_flagged,
             cost=cost.cost_class,
             net_benefit=benefit,
+            break_even_value=break_even_value(gain=comparison.gain, cost=cost)
+            if comparison is not None
+            else None,
             target=study.target.score,
             forgetting=self.forgetting.status,
             forgetting_vetoes=study.forgetting.veto or bool(self.forgetting.lost),
@@ -262,13 +266,18 @@ class Measured:
             leaked=float(self.data.get("leaked_share", 0.0)),
         )
 
+    def _tried(self, spec: CandidateSpec) -> int:
+        """How many settings a candidate was chosen from on dev."""
+        if spec.is_constant:  # which is chosen on the training rows
+            return 1
+        chosen = (self.store.result(f"fit-{spec.name}") or {}).get("chosen", {})
+        return max(1, sum(len(chosen.get(key) or ()) for key in ("tried", "rankings_tried")))
+
     def _usd_per_month(self, cost: costing.CandidateCost | None) -> float | None:
         requests = self.study.traffic.requests_per_month
-        if cost is None or cost.per_request is None or requests is None:
+        if cost is None or requests is None:
             return None
-        horizon = self.study.traffic.horizon_months
-        variable = requests * float(np.mean(cost.per_request))
-        return variable + cost.fixed.once / horizon + cost.fixed.per_month
+        return cost.per_month(requests, self.study.traffic.horizon_months)
 
     def _cost(self, arm: Arm) -> costing.CandidateCost:
         runs = [r for r in self.training if r.candidate == arm.name]

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunewise.data.chat import text_of
 from tunewise.data.tokens import estimate_tokens
 from tunewise.errors import WorkspaceError
 from tunewise.models.names import parse_model
+from tunewise.pipeline.costing import request_usd
 from tunewise.pipeline.gates import Gates
 from tunewise.pipeline.reporter import Reporter, SilentReporter
 from tunewise.pipeline.session import Session, open_session
@@ -19,6 +22,7 @@ from tunewise.report.files import write_report
 from tunewise.routes.base import Forecast
 from tunewise.study.loading import LoadedStudy
 from tunewise.study.schema import CandidateSpec
+from tunewise.verdict.prices import Usage
 from tunewise.workspace import Workspace
 
 
@@ -128,6 +132,8 @@ def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
     each = [sum(estimate_tokens(text_of(m)) for m in row.prompt) for row in session.test]
     shots = 8 * (sum(each) / max(1, len(each))) if traits.shows_examples else 0.0
     prompt_tokens = int((sum(each) / max(1, len(each)) + shots) * requests)
+    answers = [estimate_tokens(text_of(row.messages[-1])) for row in session.train if row.messages]
+    answer_tokens = int(sum(answers) / max(1, len(answers)) * requests)
     training = None
     if traits.trained and model is not None:
         found = session.tuner(spec).forecast()
@@ -139,22 +145,29 @@ def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
             "steps": found.steps,
             "basis": found.basis,
         }
-    total = _requests_usd(session, spec, model, requests, prompt_tokens)
+    usage = Usage(input=prompt_tokens, output=answer_tokens)
+    total = _requests_usd(session, spec, model, requests, usage)
     return PlannedCandidate(
         spec.name, spec.kind, model, requests, prompt_tokens, total, training, runs
     )
 
 
 def _requests_usd(
-    session: Session, spec: CandidateSpec, model: str | None, requests: int, tokens: int
+    session: Session, spec: CandidateSpec, model: str | None, requests: int, usage: Usage
 ) -> float | None:
     """US dollars of a candidate's requests; None is unknown."""
     if model is not None and parse_model(model, session.study.servers).is_local:
         return 0.0
     if spec.usd_per_1k_requests is not None:
         return spec.usd_per_1k_requests * requests / 1000
-    usd = _usd(session, model) if model is not None else None
-    return None if usd is None else usd * tokens
+    price = session.prices.models.get(model) if session.prices and model else None
+    if price is None:
+        return None
+    each = Usage(
+        input=np.asarray(usage.input) / requests, output=np.asarray(usage.output) / requests
+    )
+    usd = request_usd(price, each)
+    return None if usd is None else float(usd) * requests
 
 
 def training_usd(session: Session, model: str, found: Forecast) -> float | None:
@@ -169,9 +182,3 @@ def training_usd(session: Session, model: str, found: Forecast) -> float | None:
     return session.prices.training_usd(
         session.study.fine_tune.route, model, found.seconds, found.tokens
     )
-
-
-def _usd(session: Session, model: str) -> float | None:
-    """US dollars of one prompt token, or None."""
-    price = session.prices.models.get(model) if session.prices else None
-    return None if price is None or price.input is None else price.input / 1e6

@@ -40,6 +40,7 @@ class Item:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    static_tokens: int | None = None
     latency_s: float | None = None
     error: str | None = None
     thoughts: str = ""

@@ -255,6 +255,8 @@ def cost_extras(cost: Cost) -> list[str]:
             "It pays once one more correct answer is worth "
             f"{fmt.money(cost.value_per_correct_needed)}."
         )
+    elif cost.status == "dearer" and cost.saving_per_month is not None:
+        found.append("No worth of a correct answer makes up for that: it does not score higher.")
     return found
 
 

@@ -37,6 +37,9 @@ class ModelPrice(Strict):
 
     input: float | None = Field(None, ge=0, description="US dollars per 1M prompt tokens")
     cached: float | None = Field(None, ge=0, description="per 1M prompt tokens read from a cache")
+    cache_write: float | None = Field(
+        None, ge=0, description="per 1M prompt tokens written to a cache; as `input` if absent"
+    )
     output: float | None = Field(None, ge=0, description="per 1M answer tokens")
     usd_per_request: float | None = Field(None, ge=0)
     usd_per_hour: float | None = Field(

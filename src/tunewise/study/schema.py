@@ -234,8 +234,12 @@ class Costs(Strict):
     hour: float | None = Field(None, ge=0, description="one hour of an engineer")
     hours: float | None = Field(None, ge=0, description="engineer hours that fine-tuning takes")
     retrains_per_year: float = Field(1.0, ge=0, description="base models retire; data drift")
-    cache_hit_rate: float = Field(
-        0.0, ge=0, le=1, description="share of static prompt tokens billed as cached"
+    cache_hit_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of requests whose static prompt tokens (those that every request "
+        "repeats at its start) are billed as cached; by default as the provider billed the test",
     )
     max_usd: float | None = Field(None, ge=0, description="nothing is spent beyond this")
 

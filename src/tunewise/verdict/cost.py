@@ -181,14 +181,19 @@ def break_even(e: float, K: float, *, limits: Limits | None = None) -> BreakEven
 def break_even_value(*, gain: float, cost: CostComparison) -> float | None:
     """v*: the worth in dollars of one more correct answer from which fine-tuning pays.
 
-    ``(K/Q − e)/(gain/100)``; negative where it pays anyway, None without volume or gain.
+    ``(K/Q − e)/(gain/100)``; negative where it pays anyway, None without a gain, or without a
+    volume where fixed costs are to be spread over it.
 
     Args:
         gain: in points.
     """
-    if cost.saving_per_month is None or not cost.requests_per_month or gain <= 0:
+    if gain <= 0:
         return None
-    return -cost.saving_per_month / cost.requests_per_month / (gain / 100)
+    if cost.saving_per_month is not None and cost.requests_per_month:
+        return -cost.saving_per_month / cost.requests_per_month / (gain / 100)
+    if cost.saved_per_request is None or cost.fixed_per_month != 0:
+        return None
+    return -cost.saved_per_request / (gain / 100)
 
 
 def minimal_gain_in_money(*, value_per_correct: float, cost: CostComparison) -> float | None:

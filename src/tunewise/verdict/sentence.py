@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunewise.verdict.decision import headroom
 from tunewise.verdict.planning import MOST_LOOKS, Labels, Remedy
-from tunewise.verdict.words import Because, CostClass, GainClass, Verdict
+from tunewise.verdict.words import About, Because, CostClass, GainClass, Verdict
 from tunewise.words import level, plural
 
 if TYPE_CHECKING:
@@ -75,10 +75,14 @@ def _asked(evidence: Evidence) -> str:
 
 
 def _difference(comparison: PairedComparison, rival: str) -> str:
+    # Of one or two training runs only these weights are shown, not the way they were made.
+    it = "this checkpoint" if comparison.about is About.CHECKPOINT else "it"
     if abs(comparison.gain) < 0.05:
-        return f"it scores the same as {rival} ({_interval(comparison)})"
+        return f"{it} scores the same as {rival} ({_interval(comparison)})"
     word = "more" if comparison.gain > 0 else "less"
-    return f"it scores {points(abs(comparison.gain))} {word} than {rival} ({_interval(comparison)})"
+    return (
+        f"{it} scores {points(abs(comparison.gain))} {word} than {rival} ({_interval(comparison)})"
+    )
 
 
 def _saving(cost: CostComparison | None) -> str:
