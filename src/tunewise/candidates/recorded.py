@@ -2,9 +2,9 @@
 
 Each line of an answer file: ``id``; ``answer`` (text) or ``score`` (0..1); optional ``split``
 (train, dev, test), ``prompt_tokens``, ``completion_tokens``, ``static_tokens`` (those of the prompt
-that every request repeats at its start), ``cached_tokens`` (as billed), ``latency_s``, ``seed``, and
-``reasoning_content``, what the model thought before the answer. Ids may come once for each seed.
-Needs neither a model nor torch.
+that every request repeats at its start), ``cached_tokens`` (as billed), ``latency_s``, ``seed``,
+and ``reasoning_content``, what the model thought before the answer. Ids may come once for each
+seed. Needs neither a model nor torch.
 """
 
 from __future__ import annotations
