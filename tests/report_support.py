@@ -551,6 +551,11 @@ def hostile() -> Verdict:
     )
     for c in value["candidates"]:
         c.update(name=names[c["name"]], model="y" * 300, note=HOSTILE, chosen={HOSTILE: [long]})
+    part = {"n": 9, "with": 50.0, "without": 60.0, "gain": -10.0, "interval": (-19.0, -1.0)}
+    value["breakdown"] = [
+        part | {"kind": "slice", "name": HOSTILE, "value": long, "p_adjusted": 0.0, "worse": True},
+        part | {"kind": "metric", "name": long, "p_adjusted": 0.5},
+    ]
     value["cost"].update(prices_source=HOSTILE, prices_date=HOSTILE)
     value["forgetting"].update(reason=HOSTILE, lost_rows=[HOSTILE] * 50)
     value["forgetting"]["suites"][0]["name"] = HOSTILE

@@ -114,7 +114,8 @@ def rows(n: int, start: int = 0) -> str:
         word = ("fire", "ice", "sun", "snow", "coal", "hail")[i % 6]
         warm = (i % 2 == 0) != (i % 7 == 0)
         answer = "warm" if warm else "cold"
-        lines.append(json.dumps({"input": f"Note {i}: {word}.", "output": answer}))
+        row = {"input": f"Note {i}: {word}.", "output": answer, "part": "ab"[i % 2]}
+        lines.append(json.dumps(row))
     return "\n".join(lines) + "\n"
 
 
@@ -189,6 +190,8 @@ def test_prose_prices_and_traffic_change_the_document_alone(
         "traffic": {"requests_per_month": 1000, "value_per_correct": 0.5},
         "costs": {"prices": "prices.yaml", "hour": 50, "hours": 2, "label": 0.1, "labels": 3},
         "target": {"minimal_gain": 3.0},
+        "slices": "part",
+        "also": ["exact_match"],
     }
     before = first.verdict_json.read_bytes()
     for key, value in changes.items():

@@ -16,6 +16,7 @@ from tunewise.data.chat import Completion, Example
 from tunewise.models.engine import Engine
 from tunewise.pipeline import forgetting
 from tunewise.pipeline.askable import askable_stage
+from tunewise.pipeline.breakdown import check_slices
 from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
 from tunewise.pipeline.judge import GUESSED_DISCORDANCE, judge
 from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
@@ -73,6 +74,7 @@ class Gates:
 
     def _g0(self) -> None:
         self.reporter.gate("G0", "data")
+        check_slices(self.study, self.session.test)
         questions = self._data_stage()["questions"]
         n = len(self.session.test)
         found = mde_from_discordance(GUESSED_DISCORDANCE, questions)
@@ -418,6 +420,8 @@ class Gates:
             store=self.store,
             prices=self.session.prices,
             examples={row.id: row for row in self.session.test if row.messages},
+            rows={row.id: row for row in self.session.test},
+            also=self.session.also,
         )
 
     def finish(self) -> Verdict:

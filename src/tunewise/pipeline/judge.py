@@ -14,6 +14,7 @@ import numpy as np
 
 from tunewise import __version__
 from tunewise.pipeline import costing
+from tunewise.pipeline.breakdown import breakdown, worse_sentences
 from tunewise.pipeline.cautions import cautions
 from tunewise.pipeline.evidence import Arm, load_arm, mean_tokens
 from tunewise.pipeline.explain import checklist, next_steps, worked_examples
@@ -21,6 +22,7 @@ from tunewise.pipeline.measured import Case, Measured
 from tunewise.report.document import (
     Audit,
     AuditFinding,
+    BreakdownRow,
     CandidateRow,
     Cost,
     CurvePoint,
@@ -64,6 +66,8 @@ class _Judge:
         study, measured = self.study, self.measured
         evidence = measured.evidence()
         decision = decide(evidence)
+        parts, left_out = self._breakdown()
+        with_name = measured.with_.name if measured.with_ is not None else ""
         verdict = Verdict(
             tunewise=__version__,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -77,10 +81,11 @@ class _Judge:
             use_for_now=decision.provisional,
             because=[code.value for code in decision.because],
             headline=headline(decision, evidence, cost=measured.cost, names=self._names()),
-            cautions=cautions(measured),
+            cautions=[*cautions(measured), *worse_sentences(parts, with_name)],
             test=self._test_set(),
             primary=self._primary(decision),
             candidates=[self._row(spec) for spec in self.case.specs],
+            breakdown=parts,
             cost=self._cost_part(),
             forgetting=_forgetting_part(study, measured.forgetting),
             learning_curve=self._learning_curve(),
@@ -91,7 +96,7 @@ class _Judge:
                 for r in self.case.store.stages()
             ],
             reproducibility=self._reproducibility(),
-            warnings=self._warnings(decision),
+            warnings=[*self._warnings(decision), *left_out],
         )
         verdict.checklist = checklist(study, verdict, self.case.specs)
         verdict.next_steps = next_steps(study, verdict)
@@ -205,6 +210,14 @@ class _Judge:
         gain = comparison.gain if comparison is not None else None
         one, other = measured.costs[with_.name], measured.costs[without.name]
         return costing.document(self.study, self.case.prices, one, other, measured.cost, gain)
+
+    def _breakdown(self) -> tuple[list[BreakdownRow], list[str]]:
+        """The gain by slices and further metrics, where the test was opened."""
+        measured, case = self.measured, self.case
+        if measured.with_ is None or measured.without is None:
+            return [], []
+        pair = measured.kept(measured.with_), measured.kept(measured.without)
+        return breakdown(measured.on_test, *pair, case.rows, case.also)
 
     def _learning_curve(self) -> LearningCurve:
         points = [r["result"] for r in self.case.store.stages() if r["stage"].startswith("curve-")]

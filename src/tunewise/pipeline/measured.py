@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Case:
         store: stages and items.
         prices: of the price file; None without one.
         examples: the test rows by id, for the worked examples (empty: none are shown).
+        rows: all test rows by id, for slices. also: the further metrics by name.
     """
 
     study: Study
@@ -44,6 +45,8 @@ class Case:
     store: Store
     prices: Prices | None = None
     examples: Mapping[str, Example] | None = None
+    rows: Mapping[str, Example] = field(default_factory=dict)
+    also: tuple[tuple[str, Scorer], ...] = ()
 
 
 COLLAPSED = 0.9

@@ -24,6 +24,7 @@ from tunewise.models.raw_form import Form
 from tunewise.models.template_date import model_asks_for_date, today
 from tunewise.models.trained_as import trained_as
 from tunewise.models.weights import MODEL_FILES, locate, revision_of
+from tunewise.pipeline.breakdown import further_scorers
 from tunewise.pipeline.engines import Engines
 from tunewise.pipeline.forms import form_of
 from tunewise.pipeline.inputs import StageInputs
@@ -56,6 +57,7 @@ class Session:
         )
         metric = self.study.metric
         self.scorer = get_scorer(metric.name, metric.options, engines=self.engines.get)
+        self.also = further_scorers(self.study)
         self._tuners: dict[str, Tuner] = {}
 
     def close(self) -> None:

@@ -109,6 +109,25 @@ class CandidateRow(Part):
     note: str | None = Field(None, description="what a reader must know of it")
 
 
+class BreakdownRow(Part):
+    """The champions on a slice of the test rows, or by a further metric: exploratory."""
+
+    kind: Literal["slice", "metric"]
+    name: str = Field(description="the column, or the metric")
+    value: str | None = Field(None, description="of the column; null for a metric")
+    n: int = Field(description="rows compared")
+    with_: float = Field(alias="with", description="score of the champion with fine-tuning")
+    without: float = Field(description="score of the champion without")
+    gain: float = Field(description="`with` minus `without`")
+    interval: Interval | None = Field(None, description="of the gain, at `primary.level`, alone")
+    p_adjusted: float | None = Field(
+        None, description="of 'gain = 0', adjusted for all rows here (Benjamini-Hochberg)"
+    )
+    worse: bool = Field(False, description="the whole interval lies below zero")
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
 class CostPoint(Part):
     """Both champions' costs a month at one volume."""
 
@@ -311,6 +330,10 @@ class Verdict(Part):
     test: TestSet = Field(default_factory=TestSet)
     primary: Primary = Field(default_factory=Primary)
     candidates: list[CandidateRow] = Field(default_factory=list)
+    breakdown: list[BreakdownRow] = Field(
+        default_factory=list,
+        description="the gain by slices and further metrics (`slices`, `also`); exploratory",
+    )
     cost: Cost = Field(default_factory=Cost)
     forgetting: ForgettingResult = Field(default_factory=ForgettingResult)
     learning_curve: LearningCurve = Field(default_factory=LearningCurve)

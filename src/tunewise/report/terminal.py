@@ -82,6 +82,7 @@ class _Printer:
         if any(c.score is not None for c in v.candidates):
             self._section("Candidates", self._candidates())
         self._bullets("What decides", self._decides())
+        self._bullets("Slices and further metrics (exploratory)", words.breakdown_lines(v))
         self._bullets("Costs", self._costs())
         if v.ended_at == "G5" or v.forgetting.suites or v.forgetting.lost_rows:
             self._bullets("Forgetting", self._forgetting())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tunewise.report import format as fmt
 from tunewise.report.document import (
     AuditFinding,
+    BreakdownRow,
     CandidateRow,
     Cost,
     ForgettingResult,
@@ -154,6 +155,27 @@ def look_sentence(test: TestSet) -> str | None:
     if test.opened is None or test.opened < 2:
         return None
     return f"look {test.opened} of at most {MOST_LOOKS} at these rows"
+
+
+def breakdown_name(row: BreakdownRow) -> str:
+    """``topic = tax``, or the metric's name."""
+    return row.name if row.value is None else f"{row.name} = {row.value}"
+
+
+def breakdown_lines(verdict: Verdict) -> list[str]:
+    """A line for each slice and further metric, what got worse first."""
+    rows = sorted(verdict.breakdown, key=lambda row: not row.worse)
+    lines = []
+    for row in rows:
+        text = f"{breakdown_name(row)}: {fmt.gain(row.gain)}"
+        if row.interval is not None:
+            text += f" ({fmt.gain_interval(row.interval)})"
+        text += f", {fmt.points(row.with_)} against {fmt.points(row.without)}"
+        text += f", {fmt.plural(row.n, 'row')}"
+        if row.p_adjusted is not None:
+            text += f", adjusted p {fmt.p_value(row.p_adjusted)}"
+        lines.append(f"{text}{': worse' if row.worse else ''}")
+    return lines
 
 
 def _reading(primary: Primary, low: float, high: float, bar: float) -> str:

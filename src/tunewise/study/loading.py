@@ -168,6 +168,7 @@ def _checked_parts(study: Study, places: Places) -> None:
     ]
     named: list[tuple[KeyPath, Group, str]] = [
         (("metric",), SCORERS, study.metric.name),
+        *((("also", i), SCORERS, metric.name) for i, metric in enumerate(study.also)),
         (("fine_tune", "route"), ROUTES, study.fine_tune.route),
         *trackers,
     ]

@@ -11,7 +11,7 @@ from typing import Any
 from tunewise.errors import StudyError
 from tunewise.study.complaints import Complaint, Places, study_error
 from tunewise.study.parts import SCORERS
-from tunewise.study.schema import Study
+from tunewise.study.schema import Metric, Study
 from tunewise.study.yaml_source import KeyPath, near_names
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?(:[\w.\[\]%-]+)?")
@@ -64,17 +64,20 @@ def _file_keys(study: Study) -> Iterator[KeyPath]:
         yield ("forgetting", "suite")
     yield ("output", "json_schema")
     yield ("fine_tune", "distill", "answers")
-    for option in _file_options(study):
+    for option in _file_options(study.metric):
         yield ("metric", "options", option)
+    for index, metric in enumerate(study.also):
+        for option in _file_options(metric):
+            yield ("also", index, "options", option)
 
 
-def _file_options(study: Study) -> tuple[str, ...]:
-    """Options of the metric that name files. What is wrong with a metric is told where it is
+def _file_options(metric: Metric) -> tuple[str, ...]:
+    """Options of a metric that name files. What is wrong with a metric is told where it is
     made."""
-    if not study.metric.options:
+    if not metric.options:
         return ()
     try:
-        return tuple(getattr(SCORERS.load(study.metric.name), "files", ()))
+        return tuple(getattr(SCORERS.load(metric.name), "files", ()))
     except StudyError:
         return ()
 

@@ -281,6 +281,14 @@ def _metric(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _metrics(value: Any) -> Any:
+    return [_metric(v) for v in value] if isinstance(value, list) else [_metric(value)]
+
+
+def _columns(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _candidates(value: Any) -> Any:
     if not isinstance(value, list):
         return value
@@ -301,6 +309,16 @@ class Study(Strict):
     )
     data: Data = Field(default_factory=Data)
     metric: Annotated[Metric, BeforeValidator(_metric)] = Field(description="what counts as right")
+    also: Annotated[list[Metric], BeforeValidator(_metrics)] = Field(
+        default_factory=list,
+        description="further metrics, shown beside what decides; what gets worse by one of them "
+        "stands beside the headline",
+    )
+    slices: Annotated[list[str], BeforeValidator(_columns)] = Field(
+        default_factory=list,
+        description="columns of the rows; the gain is shown for each of their values, and what "
+        "gets worse stands beside the headline",
+    )
     candidates: Annotated[list[CandidateSpec], BeforeValidator(_candidates)] | None = Field(
         None, description="ways of answering; by default all that fit the data"
     )
