@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewise.scoring.sandbox import system_calls
+
 ENVIRONMENT = {
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
@@ -54,6 +56,7 @@ def command(limits: Limits) -> list[str]:
         "cpu_s": limits.lifetime_s,
         "call_cpu_s": max(1, round(limits.call_s)),
         "packages": _packages(),
+        "system_calls": system_calls.program().hex(),
     }
     # -I: no environment, no user folder; -S: no site, whose .pth files name folders of the host.
     return [_interpreter(), "-I", "-S", "-B", _WORKER_INSIDE, json.dumps(given)]

@@ -19,7 +19,6 @@ import json
 import math
 import numbers as number_kinds
 import os
-import platform
 import resource
 import select
 import signal
@@ -43,87 +42,20 @@ class Limits(TypedDict):
     cpu_s: int
     call_cpu_s: int
     packages: list[str]
+    system_calls: str
+    """The filter, as hexadecimal digits (see ``system_calls.py``)."""
 
 
-# Numbers of system calls (asm/unistd.h) on x86_64 and aarch64; None where there is no such call.
-# Denied is what starts programs, reaches into the kernel's less trodden parts, or holds memory that
-# no limit counts.
-_MACHINES = ("x86_64", "aarch64")
-_ARCHITECTURES = (0xC000003E, 0xC00000B7)
-_CLONE = (56, 220)
-_DENIED: dict[str, tuple[int, int | None]] = {
-    "fork": (57, None),
-    "vfork": (58, None),
-    "execve": (59, 221),
-    "execveat": (322, 281),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "open_by_handle_at": (304, 265),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "kexec_load": (246, 104),
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-}
-_CLONE3, _CLONE_THREAD = 435, 0x00010000
-_ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
-# The filter's instructions (linux/bpf_common.h): load a word, jump if equal, at least or bits set.
-_LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-
-
-def _filter(machine: int) -> list[tuple[int, int, int, int]]:
-    """The seccomp program as (code, jump if true, jump if false, value): EPERM for the denied.
-
-    ``clone`` may make threads but no processes; ``clone3``, whose flags no filter can see, is
-    answered as unknown, and the C library then takes ``clone``.
-    """
-    steps = [
-        (_LOAD, 0, 0, 4),  # the machine that the call was made for
-        (_EQUAL, 1, 0, _ARCHITECTURES[machine]),
-        (_RETURN, 0, 0, _EPERM),
-        (_LOAD, 0, 0, 0),  # the number of the call
-        (_AT_LEAST, 0, 1, 0x40000000),  # x86's second table of calls
-        (_RETURN, 0, 0, _EPERM),
-        (_EQUAL, 0, 1, _CLONE3),
-        (_RETURN, 0, 0, _ENOSYS),
-    ]
-    for number in (numbers[machine] for numbers in _DENIED.values()):
-        if number is None:
-            continue
-        steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
-    return [
-        *steps,
-        (_EQUAL, 1, 0, _CLONE[machine]),
-        (_RETURN, 0, 0, _ALLOW),
-        (_LOAD, 0, 0, 16),  # clone's flags
-        (_BITS, 0, 1, _CLONE_THREAD),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _EPERM),
-    ]
-
-
-def _deny_calls() -> None:
-    """A second wall behind the namespaces; where the kernel has no filters, the first stands."""
+def _allow_only(calls: bytes) -> str | None:
+    """Put the filter of system calls on; why that cannot be, else None."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if platform.machine() not in _MACHINES or sys.maxsize < 2**32:
-        return
-    steps = _filter(_MACHINES.index(platform.machine()))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-    program = struct.pack("@HP", len(steps), ctypes.addressof(code))
-    libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0)
+    code = ctypes.create_string_buffer(calls, len(calls))
+    program = struct.pack("@HP", len(calls) // 8, ctypes.addressof(code))
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
+        _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0
+    ):
+        return f"system calls cannot be filtered: {os.strerror(ctypes.get_errno())}"
+    return None
 
 
 def _limit(limits: Limits) -> None:
@@ -219,7 +151,10 @@ def _work(limits: Limits) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that is too large is an OSError
     _limit(limits)
-    _deny_calls()
+    reason = _allow_only(bytes.fromhex(limits["system_calls"]))
+    if reason is not None:
+        _say(out, {"error": reason})
+        os._exit(1)
     _serve(channel, out, limits)
     os._exit(0)
 
