@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server_support import chats
+from tunewise.server.blobs import BlobStore
 from tunewise.server.database import Sessions, open_database, writing
 from tunewise.server.jobs import hyperparameters, service
 from tunewise.server.jobs.checking import check
@@ -340,10 +341,11 @@ def test_turns(sessions: Sessions) -> None:
 def test_a_job_pauses_while_its_files_are_checked_and_is_checked_when_it_goes_on(
     tmp_path: Path, sessions: Sessions
 ) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_bytes(chats(10))
-    state: Any = SimpleNamespace(sessions=sessions)
-    with writing(sessions) as session:
+    blobs = BlobStore(tmp_path / "files", sessions)
+    state: Any = SimpleNamespace(sessions=sessions, blobs=blobs)
+    with blobs.receive() as incoming, writing(sessions) as session:
+        incoming.write(chats(10))
+        rows = blobs.store(incoming.finish())
         add_job(session, 1, status="validating_files")
         job = service.pause(session, "p", "ftjob-1")
         assert job.status == "paused" and service.pause(session, "p", "ftjob-1").status == "paused"

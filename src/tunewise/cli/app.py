@@ -335,6 +335,19 @@ def schema(
     put(json.dumps(json_schema(), indent=2) + "\n")
 
 
+@app.command(epilog="Example: tunewise fsck")
+def fsck(workspace: WorkspaceOption = None) -> None:
+    """Read all that studies have left in the workspace, and tell what is damaged.
+
+    Nothing is changed. Ends with 1 where something is damaged.
+    """
+    from tunewise.cli.show_fsck import show_damage
+    from tunewise.workspace import Workspace
+
+    if show_damage(Workspace(workspace)):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: tunewise clean --keep 2 --yes")
 def clean(
     workspace: WorkspaceOption = None,

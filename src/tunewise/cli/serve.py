@@ -24,7 +24,7 @@ ConfigOption = Annotated[
 ProjectOption = Annotated[str, typer.Option("--project", help="Whose files, models and jobs.")]
 
 server = typer.Typer(
-    help="Keys and backups of the server that `tunewise serve` runs.", no_args_is_help=True
+    help="Keys, backups and checks of the server that `tunewise serve` runs.", no_args_is_help=True
 )
 key = typer.Typer(help="Keys for the server's API.", no_args_is_help=True)
 server.add_typer(key, name="key")
@@ -155,6 +155,22 @@ def restore(
     count = read_backup(settings, file)
     home = settings.home
     put(f"{plural(count, 'file')} restored to {home}.\nStart: tunewise serve --home {home}\n")
+
+
+@server.command(epilog="Example: tunewise server fsck --home /srv/tunewise")
+def fsck(
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read all that the server has stored, and tell what is damaged.
+
+    Nothing is changed, and the server may run meanwhile. Ends with 1 where something is damaged.
+    """
+    from tunewise.cli.show_fsck import show_server_damage
+
+    if show_server_damage(_settings(config, home=home, database=database)):
+        raise typer.Exit(1)
 
 
 def _settings(config: Path | None, **given: Any) -> Any:

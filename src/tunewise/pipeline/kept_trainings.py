@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunewise.digests import DamagedError, hold
 from tunewise.errors import WorkspaceError
 from tunewise.training.job import TrainingJob
 from tunewise.workspace import read_json
@@ -57,7 +58,15 @@ def _finished(folder: Path, key: str) -> bool:
         result, status = read_json(folder / "training.json"), read_json(folder / "status.json")
     except (OSError, WorkspaceError):
         return False
-    return bool(result.get("key") == key and status.get("state") == "succeeded")
+    if result.get("key") != key or status.get("state") != "succeeded":
+        return False
+    kept = result.get("adapter") or result.get("model")
+    try:
+        if kept and result.get("sha256"):
+            hold(folder / str(kept), result["sha256"], "the weights")
+    except DamagedError:
+        return False  # train anew
+    return True
 
 
 def _same_or_copy(source: str, target: str) -> None:

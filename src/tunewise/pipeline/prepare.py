@@ -17,6 +17,7 @@ from tunewise.data.leaks import Leaks
 from tunewise.data.questions import together
 from tunewise.data.split import Split, read_split
 from tunewise.data.unreadable import Unreadable
+from tunewise.digests import of_file
 from tunewise.errors import DataError
 from tunewise.pipeline.evidence import commonest, dev_by_hash
 from tunewise.pipeline.reporter import Reporter
@@ -291,8 +292,7 @@ def file_digests(paths: Sequence[Path]) -> dict[str, str]:
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                with file.open("rb") as stream:
-                    found[str(file)] = hashlib.file_digest(stream, "sha256").hexdigest()
+                found[str(file)] = of_file(file)
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tunewise.digests import Verifier
 from tunewise.server.database import Sessions, writing
 from tunewise.server.tables import File, UploadPart
 
@@ -78,6 +79,7 @@ class BlobStore:
         self._root = root
         self._incoming = root / "incoming"
         self._sessions = sessions
+        self._verifier = Verifier()
         for folder in (root, self._incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -99,6 +101,19 @@ class BlobStore:
         """Where the content with this SHA-256 (hex, from the database) lies."""
         return self._root / digest[:2] / digest
 
+    def verified(self, digest: str, *, again: bool = False) -> Path:
+        """Where a content lies, once it has been held against its digest.
+
+        Args:
+            again: it is read anew even if it looks as it did when it was last read.
+
+        Raises:
+            DamagedError: it is gone or has changed on disk.
+        """
+        path = self.path(digest)
+        self._verifier.hold(path, digest, "the stored content", again=again)
+        return path
+
     def store(self, received: Received) -> str:
         """Take a received file over and return its digest.
 
@@ -112,6 +127,7 @@ class BlobStore:
         _sync(target.parent)
         if new:
             _sync(self._root)
+        self._verifier.note(target, received.sha256)
         return received.sha256
 
     def collect(self, digests: set[str]) -> int:

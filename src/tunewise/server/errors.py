@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from tunewise.digests import DamagedError
 from tunewise.errors import TunewiseError
 from tunewise.study.complaints import dotted
 from tunewise.study.keys import redact
@@ -93,6 +94,15 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, RequestValidationError):
         return _invalid(error.errors())
+    if isinstance(error, DamagedError):
+        log.error("%s", error)
+        return ApiError(
+            500,
+            f"{error.message[:1].upper()}{error.message[1:]}, so it is not used. Upload or train "
+            "it again; whoever runs the server can look with: tunewise server fsck",
+            type="server_error",
+            code="damaged_content",
+        )
     if isinstance(error, TunewiseError):
         message = f"{error.message}. {error.hint}" if error.hint else error.message
         code, param = getattr(error, "code", None), getattr(error, "param", None)

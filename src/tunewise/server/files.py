@@ -127,7 +127,7 @@ def content(file_id: str, request: Request, state: StateDep, caller: CallerDep) 
     with reading(state.sessions) as session:
         file = find_file(session, caller.project, file_id)
     path, headers = (
-        state.blobs.path(file.blob),
+        state.blobs.verified(file.blob),
         {"Content-Disposition": _disposition(file.filename)},
     )
     if file.purpose == RESULTS and _as_base64(request, state):

@@ -55,12 +55,14 @@ def run(
         from tunewise.server.connections import allow_many_files, protocol
         from tunewise.server.database import only_server
         from tunewise.server.fixtures import load_fixtures
+        from tunewise.server.fsck import require_whole_database
 
         allow_many_files()
         seeded = load_fixtures(fixtures) if fixtures is not None else None
         os.environ[FOLDER] = str(settings.home / "crashes")  # the engine's and the jobs' too
         log_to_stderr("%(levelname)s %(name)s: %(message)s")
         with only_server(settings.database_url):
+            require_whole_database(settings.database_url)
             app = create_app(settings, seeded)
             _greet(settings, app.state.tunewise, _url(settings, listener), say)
             config = uvicorn.Config(

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from tunewise.digests import DamagedError
 from tunewise.server.access import Caller, CallerDep
 from tunewise.server.blobs import CHUNK, Incoming, Received
 from tunewise.server.database import now, reading, writing
@@ -274,10 +275,12 @@ def _parts(session: Session, upload: Upload, part_ids: list[str]) -> list[Upload
 def _join(state: ServerState, target: Incoming, parts: list[UploadPart]) -> None:
     for part in parts:
         try:
-            with state.blobs.path(part.blob).open("rb") as source:
+            with state.blobs.verified(part.blob).open("rb") as source:
                 while data := source.read(CHUNK):
                     target.write(data)
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedError):
+            if state.blobs.path(part.blob).exists():
+                raise
             raise ApiError(
                 400, "The upload was completed, cancelled or expired meanwhile.",
                 param="upload_id", code="upload_expired",

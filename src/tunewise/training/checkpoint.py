@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tunewise import digests
+from tunewise.digests import DamagedError
 from tunewise.errors import WorkspaceError
 from tunewise.workspace import write_json_atomic
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FORMAT = 1
+_DIGEST = ".sha256"
 
 
 @dataclass
@@ -115,7 +119,7 @@ def load_checkpoint(
     _, path, steps = newest(folder, key)
     if path is None:
         return
-    tensors = load_file(path / "state.safetensors")
+    tensors = _load(path / "state.safetensors")
     state: dict[int, dict[str, Tensor]] = {}
     for index, (name, parameter) in enumerate(parameters.items()):
         with torch.no_grad():
@@ -134,17 +138,29 @@ def load_checkpoint(
 
 
 def newest(folder: Path, key: str) -> tuple[Progress | None, Path | None, dict[str, float]]:
-    """The newest whole checkpoint of job ``key``: its progress, place and optimiser steps."""
+    """The newest whole checkpoint of job ``key``: its progress, place and optimiser steps.
+
+    Raises:
+        DamagedError: it is there, and it or the best weights that it names have changed on disk.
+    """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             value = json.loads((path / "state.json").read_text("utf-8"))
-        except (OSError, json.JSONDecodeError):
+        except FileNotFoundError:
             continue
+        except (OSError, ValueError) as error:
+            raise DamagedError(
+                f"the checkpoint cannot be read: {error}", where=str(path / "state.json")
+            ) from error
         if value.pop("format", None) != FORMAT or value.get("key") != key:
             continue
         steps = value.pop("optimiser_steps")
         value["dev_loss"] = [(int(s), float(v)) for s, v in value["dev_loss"]]
-        return Progress(**value), path, steps
+        progress = Progress(**value)
+        _held(path / "state.safetensors")
+        if progress.best_step is not None and best_path(folder, progress.best_step).is_dir():
+            _held(best_path(folder, progress.best_step) / "weights.safetensors")
+        return progress, path, steps
     return None, None, {}
 
 
@@ -159,11 +175,15 @@ def save_values(
 
 
 def load_values(folder: Path, split: str, plan: str) -> dict[str, npt.NDArray[np.float32]] | None:
-    """The inverse of ``save_values``; None where there is nothing."""
+    """The inverse of ``save_values``; None where there is nothing that is whole."""
     path = _values_path(folder, split, plan) / "values.safetensors"
     if not path.is_file():
         return None
-    return {name: tensor.numpy() for name, tensor in load_file(path).items()}
+    try:
+        tensors = _load(path)
+    except DamagedError:
+        return None  # they are computed again
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _values_path(folder: Path, split: str, plan: str) -> Path:
@@ -177,8 +197,12 @@ def save_weights(path: Path, weights: Mapping[str, nn.Parameter]) -> None:
 
 
 def load_weights(path: Path, weights: Mapping[str, nn.Parameter]) -> None:
-    """The inverse of ``save_weights``."""
-    tensors = load_file(path / "weights.safetensors")
+    """The inverse of ``save_weights``.
+
+    Raises:
+        DamagedError: they have changed on disk.
+    """
+    tensors = _load(path / "weights.safetensors")
     with torch.no_grad():
         for name, parameter in weights.items():
             parameter.copy_(tensors[name])
@@ -220,6 +244,27 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path)
+    path.with_suffix(_DIGEST).write_text(digests.of_file(path), "ascii")
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    _held(path)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"the checkpoint cannot be read: {error}", where=str(path)) from error
+
+
+def _held(path: Path) -> None:
+    """Compare a file of tensors with its digest; those of earlier releases have none."""
+    try:
+        digest = path.with_suffix(_DIGEST).read_text("ascii")
+    except FileNotFoundError:
+        digest = None
+    except (OSError, ValueError):
+        digest = ""
+    if digest is not None or not path.is_file():
+        digests.hold(path, digest or "", "the checkpoint")
 
 
 def _sync(path: Path) -> None:

@@ -6,11 +6,13 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tunewise.digests import DamagedError
 from tunewise.errors import TrainingError
 from tunewise.training import checkpoint
 from tunewise.training.checkpoint import Progress
@@ -68,7 +70,7 @@ class Run(Ready):
     """One run of a job: made ready, then step by step until the plan is done."""
 
     def run(self) -> TrainingResult:
-        progress, _, _ = checkpoint.newest(self.checkpoints, self.job.key)
+        progress = self._before()
         if progress is None:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         threads = (progress.chosen["threads"] if progress else None) or self.job.threads
@@ -80,6 +82,17 @@ class Run(Ready):
             except StopAsked:
                 raise self._stopped() from None
             return write_result(self)
+
+    def _before(self) -> Progress | None:
+        """Where an earlier run left off. From a damaged checkpoint nothing is taken over: a run
+        from the start ends in the same weights."""
+        try:
+            return checkpoint.newest(self.checkpoints, self.job.key)[0]
+        except DamagedError as error:
+            self.tell(
+                {"event": "damaged", "what": error.message, "file": Path(error.where or "").name}
+            )
+            return None
 
     def _begin(self, before: Progress | None) -> None:
         """Start at step 0, or where an earlier run left off."""

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewise.digests import hold, of_folder
 from tunewise.models.trained_as import TrainedAs
 from tunewise.training import checkpoint
 from tunewise.training.job import TrainingJob, TrainingResult
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def finished(job: TrainingJob) -> TrainingResult | None:
-    """The result of a job that has run to its end in its folder, or None."""
+    """The result of a job that has run to its end in its folder, or None.
+
+    Raises:
+        DamagedError: the weights are not those that the run has written.
+    """
     try:
         value = json.loads((job.output / "training.json").read_text("utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -27,7 +32,16 @@ def finished(job: TrainingJob) -> TrainingResult | None:
         return None
     result = TrainingResult.from_dict(value, job.output)
     folder = result.adapter or result.model
-    return result if folder is not None and folder.is_dir() else None
+    if folder is None or not folder.is_dir():
+        return None
+    if (digest := value.get("sha256")) is not None:
+        hold(
+            folder,
+            digest,
+            "the trained weights' folder",
+            f"Put the files back, or delete {job.output} to train again.",
+        )
+    return result
 
 
 def write_result(run: Run) -> TrainingResult:
@@ -65,7 +79,9 @@ def write_result(run: Run) -> TrainingResult:
         config=_config(run),
         metrics={**progress.metrics, **progress.counts},
     )
-    write_json_atomic(job.output / "training.json", {"key": job.key, **result.as_dict()})
+    digest = of_folder(folder)
+    value = {"key": job.key, "sha256": digest, **result.as_dict()}
+    write_json_atomic(job.output / "training.json", value)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.tell(
         {
@@ -93,7 +109,9 @@ def save_epoch(run: Run) -> None:
     older = sorted(int(p.name) for p in folder.parent.iterdir() if p.name.isdigit())
     for number in [n for n in older if n <= step][:-keep]:
         shutil.rmtree(folder.parent / str(number), ignore_errors=True)
-    run.tell({"event": "epoch_saved", "step": step, "folder": str(folder)})
+    run.tell(
+        {"event": "epoch_saved", "step": step, "folder": str(folder), "sha256": of_folder(folder)}
+    )
 
 
 def _save(run: Run, place: Path) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from tunewise.data.findings import RowError
 from tunewise.data.lines import json_lines
+from tunewise.digests import DamagedError
 from tunewise.errors import DataError
 from tunewise.server.batches.service import move
 from tunewise.server.batches.tables import Batch
@@ -35,7 +36,12 @@ def check(state: ServerState, batch_id: str) -> None:
         batch = _batch(session, batch_id)
         path = requests_path(state, session, batch)
         endpoint = batch.endpoint
-    errors, count, model = _checked(path, endpoint, state.settings.max_batch_requests)
+    try:
+        state.blobs.verified(path.name, again=True)
+        errors, count, model = _checked(path, endpoint, state.settings.max_batch_requests)
+    except DamagedError as error:
+        text = f"The file cannot be read: {error.message}. Upload it again."
+        errors, count, model = [_error("damaged_content", text)], 0, None
     with writing(state.sessions) as session:
         batch = _batch(session, batch_id)
         if batch.status != "validating":

@@ -149,7 +149,7 @@ class Models:
                 self._load(
                     (key, folder),
                     wish,
-                    lambda: load_adapter(serving, folder),
+                    lambda: load_adapter(serving, folder, wish.model.sha256),
                     lambda got: self._add_adapter(serving, folder, got),
                 )
                 return
@@ -183,7 +183,7 @@ class Models:
         self._load(
             (key, None),
             wish,
-            lambda: load_serving(base, self._budget, own),
+            lambda: load_serving(base, self._budget, own, wish.model.sha256),
             self._add_base,
         )
 

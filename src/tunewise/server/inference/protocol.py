@@ -20,11 +20,14 @@ class ModelRef:
             ``tunewise/tiny``. A full fine-tune is a base of its own.
         adapter: the folder of a peft adapter over that base, or None.
         name: the public name, for messages to the user.
+        sha256: of the adapter's folder when it was made (``digests.of_folder``); None where
+            nobody has noted it.
     """
 
     base: str
     adapter: str | None
     name: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

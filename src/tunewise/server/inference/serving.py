@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tunewise import digests
 from tunewise.errors import ModelError
 from tunewise.models.loading import LoadedModel, load_local
 from tunewise.models.names import parse_model
@@ -108,13 +109,17 @@ def serving_key(base: str, own: str | None) -> str:
     return base if own is None else f"{base}\n{own}"
 
 
-def load_serving(base: str, budget: Budget, own: str | None = None) -> Serving:
+def load_serving(
+    base: str, budget: Budget, own: str | None = None, sha256: str | None = None
+) -> Serving:
     """Load a base model. Runs beside the serving of others.
 
     Args:
         own: folder of an adapter that brings whole modules: they take the base's places.
+        sha256: of that folder, where it is known.
 
     Raises:
+        DamagedError: the adapter's files have changed.
         ModelError: it cannot be loaded (``load_local``), or is no model of this machine, or the
             adapter's modules do not fit (``put_modules``).
     """
@@ -125,6 +130,8 @@ def load_serving(base: str, budget: Budget, own: str | None = None) -> Serving:
             where=base,
             hint="Give a folder, a hub id, or tunewise/tiny.",
         )
+    if own is not None:
+        _hold(Path(own), sha256)
     loaded = load_local(ref)
     replaced = frozenset() if own is None else put_modules(Path(own), loaded.model)
     sharpen(loaded.model)
@@ -157,19 +164,32 @@ def load_serving(base: str, budget: Budget, own: str | None = None) -> Serving:
     )
 
 
-def load_adapter(serving: Serving, folder: str) -> tuple[dict[str, Update], Fingerprint, TrainedAs]:
+def load_adapter(
+    serving: Serving, folder: str, sha256: str | None = None
+) -> tuple[dict[str, Update], Fingerprint, TrainedAs]:
     """Read an adapter for a model in memory. Runs beside the serving of others.
 
+    Args:
+        sha256: of the folder, where it is known.
+
     Raises:
+        DamagedError: its files have changed.
         ModelError: see ``read_adapter`` and ``trained_as``.
     """
     place = Path(folder)
+    _hold(place, sha256)
     with torch.inference_mode():
         return (
             read_adapter(place, serving.layers, serving.replaced),
             adapter_files(place),
             trained_as(place),
         )
+
+
+def _hold(folder: Path, sha256: str | None) -> None:
+    if sha256 is not None:
+        hint = "Whoever runs the server can look with: tunewise server fsck"
+        digests.hold(folder, sha256, "the tuned weights' folder", hint)
 
 
 def adapter_files(folder: Path) -> Fingerprint:

@@ -62,7 +62,7 @@ def pack_request(request: Generate | Embed) -> dict[str, Any]:
     """The request as plain values."""
     values = {f.name: getattr(request, f.name) for f in fields(request)}
     model = request.model
-    values["model"] = [model.base, model.adapter, model.name]
+    values["model"] = [model.base, model.adapter, model.name, model.sha256]
     if isinstance(request, Generate):
         # JSON's keys are strings.
         values["logit_bias"] = [[int(k), float(v)] for k, v in request.logit_bias.items()]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from sqlalchemy import select
 
 from tunewise.data.findings import Finding
+from tunewise.digests import DamagedError
 from tunewise.server.database import writing
 from tunewise.server.jobs.form import NO_COMPLETIONS, TOLD, form_of
 from tunewise.server.jobs.hyperparameters import AUTO, remarks, resolved
@@ -20,22 +20,24 @@ from tunewise.server.state import ServerState
 log = logging.getLogger("tunewise.server")
 
 
-def check(state: ServerState, job: Job, training: Path | None, validation: Path | None) -> bool:
+def check(state: ServerState, job: Job, training: str | None, validation: str | None) -> bool:
     """Check a new job's files; it is queued, or fails. Whether it is queued.
 
     Args:
         job: as it was read; its files may take minutes to check, so it is read again after.
+        training, validation: digests of their contents.
     """
     warnings: list[tuple[str, Finding]] = []
     counts = [0, 0]
     completions = False
     error: TrainingFileError | None = None
     try:
-        for index, (path, param) in enumerate(
+        for index, (digest, param) in enumerate(
             ((training, "training_file"), (validation, "validation_file"))
         ):
-            if path is None:
+            if digest is None:
                 continue
+            path = state.blobs.verified(digest, again=True)
             minimum = {"minimum": 1} if param == "validation_file" else {}
             found = check_for_method(path, job.method["type"], param=param, **minimum)
             counts[index] = found.rows
@@ -43,6 +45,13 @@ def check(state: ServerState, job: Job, training: Path | None, validation: Path 
             warnings += [(param, finding) for finding in found.warnings]
     except TrainingFileError as refusal:
         error = refusal
+    except DamagedError as damaged:
+        log.error("%s", damaged)
+        error = TrainingFileError(
+            f"The {param.replace('_', ' ')} cannot be used: {damaged.message}. Upload it again.",
+            code="damaged_content",
+            param=param,
+        )
     except Exception:  # else it would be tried for ever, and other jobs would wait for it
         log.exception("the files of %s cannot be checked", job.id)
         error = TrainingFileError(

@@ -54,6 +54,7 @@ def succeed(state: ServerState, job_id: str, folder: Path) -> None:
                     model=job.model,
                     base=job.base,
                     folder=f"jobs/{job.id}/{RUN}/adapter",
+                    sha256=result.get("sha256"),
                 )
             )
             job.fine_tuned_model = name

@@ -128,6 +128,12 @@ def _tell_one(
     elif kind == "resume":
         text = f"Fine-tuning job goes on from step {event['step']}"
         tell(session, job, f"resume {event['time']}", text)
+    elif kind == "damaged":
+        text = (
+            f"{event['what'][:1].upper()}{event['what'][1:]} ({event['file']}): training begins "
+            "again, and ends in the same weights"
+        )
+        tell(session, job, f"damaged {event['time']}", text, level="warn")
     elif kind == "date":
         text = (
             f"The chat template writes a date: {event['date']} in training, and whenever the "
@@ -140,7 +146,7 @@ def _tell_one(
     elif kind == "step":
         _step(session, job, event, following)
     elif kind == "epoch_saved":
-        freed += _checkpoint(session, job, event["step"], organization)
+        freed += _checkpoint(session, job, event, organization)
 
 
 def _step(session: Session, job: Job, event: Event, following: Event | None) -> None:
@@ -184,8 +190,9 @@ def _figures(event: Event) -> dict[str, float]:
     }
 
 
-def _checkpoint(session: Session, job: Job, step: int, organization: str) -> list[str]:
+def _checkpoint(session: Session, job: Job, event: Event, organization: str) -> list[str]:
     """List the weights of an epoch; the folders of those that are now too many."""
+    step = event["step"]
     name = model_name(job, organization, step)
     known = session.scalar(
         select(TunedModel.seq).where(TunedModel.job_id == job.id, TunedModel.step == step)
@@ -204,6 +211,7 @@ def _checkpoint(session: Session, job: Job, step: int, organization: str) -> lis
             model=job.model,
             base=job.base,
             folder=f"jobs/{job.id}/run/epochs/{step}",
+            sha256=event.get("sha256"),
             step=step,
             metrics={k: v for k, v in (metrics or {"step": step}).items() if k != "total_steps"},
         )

@@ -226,10 +226,12 @@ class JobQueue:
         if place.exists():
             return
         assert job.resolved is not None and job.rows is not None
+        blobs = self._state.blobs
         paths = [
-            None if name is None else str(self._blob(session, name))
+            None if name is None else str(blobs.path(self._blob(session, name)))
             for name in (job.training_file, job.validation_file)
         ]
+        folder, sha256 = self._start_folder(session, job)
         assert paths[0] is not None
         value = Assignment(
             method=job.method["type"],
@@ -243,23 +245,24 @@ class JobQueue:
             grader=job.grader,
             trackers=trackers(job.integrations),
             threads=self._state.settings.worker_threads,
-            start=self._start_folder(session, job),
+            start=folder,
+            start_sha256=sha256,
             form=job.resolved.get("form", "chat"),
         )
         place.parent.mkdir(mode=0o700, exist_ok=True)
         write_json_atomic(place, asdict(value))
 
-    def _start_folder(self, session: Session, job: Job) -> str | None:
+    def _start_folder(self, session: Session, job: Job) -> tuple[str | None, str | None]:
         if job.parent is None:
-            return None
-        folder = session.scalar(select(TunedModel.folder).where(TunedModel.name == job.parent))
-        assert folder is not None  # a model is not deleted while a job begins with it
-        return str(self._state.settings.home / folder)
+            return None, None
+        parent = session.scalar(select(TunedModel).where(TunedModel.name == job.parent))
+        assert parent is not None  # a model is not deleted while a job begins with it
+        return str(self._state.settings.home / parent.folder), parent.sha256
 
-    def _blob(self, session: Session, file_id: str) -> Path:
+    def _blob(self, session: Session, file_id: str) -> str:
         digest = session.scalar(select(File.blob).where(File.id == file_id))
         assert digest is not None
-        return self._state.blobs.path(digest)
+        return digest
 
     def _check_next(self) -> bool:
         """Check the files of jobs that are new, the oldest first; none is left then."""
@@ -271,8 +274,8 @@ class JobQueue:
                 if job is None:
                     return False
                 files = [job.training_file, job.validation_file]
-                paths = [None if f is None else self._blob(session, f) for f in files]
-            if check(self._state, job, paths[0], paths[1]):
+                blobs = [None if f is None else self._blob(session, f) for f in files]
+            if check(self._state, job, blobs[0], blobs[1]):
                 self._wake.set()
         return False
 

@@ -69,7 +69,7 @@ def _find(session: Session, caller: Caller, name: str) -> ModelRef | None:
     settings = _settings(session)
     tuned = session.scalar(usable(caller.project).where(TunedModel.name == name))
     if tuned is not None:
-        return ModelRef(tuned.base, str(settings.home / tuned.folder), name)
+        return ModelRef(tuned.base, str(settings.home / tuned.folder), name, tuned.sha256)
     base = base_of(settings, name)
     return None if base is None else ModelRef(base, None, name)
 

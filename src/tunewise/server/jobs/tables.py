@@ -116,6 +116,7 @@ class TunedModel(Listed, Base):
         step: optimiser steps done; None for the job's final model.
         base: the local model that the adapter belongs to.
         folder: of the adapter, relative to the server's home.
+        sha256: of that folder (``digests.of_folder``); None of models of earlier releases.
         deleted_at: the name stays taken.
     """
 
@@ -126,6 +127,7 @@ class TunedModel(Listed, Base):
     model: Mapped[str] = mapped_column(String(255))
     base: Mapped[str] = mapped_column(Text)
     folder: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str | None] = mapped_column(String(64))
     step: Mapped[int | None] = mapped_column(Integer)
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     deleted_at: Mapped[int | None] = mapped_column(BigInteger)

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, overload
 
+from tunewise import digests
 from tunewise.crash import unforeseen
 from tunewise.data.chat import Example
 from tunewise.errors import DataError, ModelError, TunewiseError, WorkspaceError
@@ -65,6 +66,7 @@ class Assignment:
         training, validation: files of rows, and how many rows each has.
         hyperparameters: resolved, without ``auto``.
         start: folder of the adapter that training begins with; None for the base.
+        start_sha256: of that folder, where it is known.
         grader: of a reinforcement job.
         trackers: that are told each step, with environment variables that say where.
         threads: for torch; None takes what the machine has.
@@ -83,6 +85,7 @@ class Assignment:
     trackers: dict[str, dict[str, str]]
     threads: int | None
     start: str | None = None
+    start_sha256: str | None = None
     form: Form = "chat"
 
 
@@ -164,6 +167,7 @@ def _training_job(folder: Path) -> TrainingJob:
         wanted = Assignment(**json.loads((folder / JOB).read_text("utf-8")))
         values = wanted.hyperparameters
         shutil.rmtree(rows, ignore_errors=True)
+        _hold(wanted)
         start = Path(wanted.start) if wanted.start else None
         job = TrainingJob(
             model=wanted.model,
@@ -189,6 +193,18 @@ def _training_job(folder: Path) -> TrainingJob:
         )
         write_job(job, rows)
     return read_job(rows)
+
+
+def _hold(wanted: Assignment) -> None:
+    """What training is built on, against what was noted when it came; the name of a content is its
+    digest."""
+    again = "Upload it again and make a new job."
+    digests.hold(Path(wanted.training), Path(wanted.training).name, "the training file", again)
+    if wanted.validation:
+        place = Path(wanted.validation)
+        digests.hold(place, place.name, "the validation file", again)
+    if wanted.start and wanted.start_sha256:
+        digests.hold(Path(wanted.start), wanted.start_sha256, "the model that training begins with")
 
 
 @contextmanager
@@ -270,7 +286,9 @@ class FileRows(Sequence[Example]):
 
 def _told(error: TunewiseError) -> dict[str, Any]:
     """A failure as the ``error`` of a job; places on this machine's disk are left out."""
-    if isinstance(error, WorkspaceError):
+    if isinstance(error, digests.DamagedError):
+        code, param = "damaged_content", None
+    elif isinstance(error, WorkspaceError):
         code, param = "server_error", None
     elif isinstance(error, ModelError):
         code, param = "model_not_loadable", "model"

@@ -38,7 +38,7 @@ def upgrade(url: str, scripts: Path = SCRIPTS) -> None:
         shown = engine.url.render_as_string(hide_password=True)
         directory = ScriptDirectory(str(scripts))
         target = directory.get_current_head()
-        present = _revision(engine, shown)
+        present = revision(engine, shown)
         if present == target:
             return
         if present is not None and present not in {r.revision for r in directory.walk_revisions()}:
@@ -57,7 +57,12 @@ def upgrade(url: str, scripts: Path = SCRIPTS) -> None:
         engine.dispose()
 
 
-def _revision(engine: Engine, shown: str) -> str | None:
+def revision(engine: Engine, shown: str) -> str | None:
+    """Which migration the database has reached; None for an empty one.
+
+    Raises:
+        WorkspaceError: it cannot be opened.
+    """
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
