@@ -19,7 +19,7 @@ from tunewise.study.loading import load_study
 
 COMMANDS = (
     "demo", "init", "audit", "run", "report", "forecast", "train", "chat", "routes", "schema",
-    "clean",
+    "clean", "fsck",
 )  # fmt: skip
 
 

@@ -337,7 +337,7 @@ def schema(
 
 @app.command(epilog="Example: tunewise fsck")
 def fsck(workspace: WorkspaceOption = None) -> None:
-    """Read all that studies have left in the workspace, and tell what is damaged.
+    """Read what studies have left on disk; tell what is damaged.
 
     Nothing is changed. Ends with 1 where something is damaged.
     """
