@@ -47,7 +47,7 @@ def test_the_metric_fits_the_answers(tmp_path: Path, metric: str, answers: list[
     assert any(f"metric {metric}" in reason for reason in proposal.reasons)
     kinds = [c.kind for c in study.candidates or []]
     assert ("classifier" in kinds) == (metric in ("accuracy", "list_f1"))
-    assert any("40 rows leave 20 to test on" in warning for warning in proposal.warnings)
+    assert any("40 rows leave 13 to test on" in warning for warning in proposal.warnings)
 
 
 def test_tool_calls_prompts_and_retrieval(tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     rows = ", ".join(f"{fmt.count(n)} {split}" for split, n in plan.rows.items())
     console.print(f"[bold]{plan.study}[/bold]: {rows} rows", highlight=False)
     console.print(f"The test shows gains from about {fmt.points(plan.mde)} points on.")
+    if plan.folds is not None:
+        console.print(f"Every row is tested, in {plan.folds} folds.")
+    if plan.split:
+        console.print(plan.split)
     table = Table()
     for column in ("candidate", "model", "requests", "prompt tokens", "USD", "training"):
         table.add_column(column)

@@ -279,7 +279,8 @@ def _warnings(rows: Sequence[Example], more: bool) -> list[str]:
     if not more and test < _FEW_TEST_ROWS:
         warnings.append(
             f"{plural(n, 'row')} {'leaves' if n == 1 else 'leave'} {test} to test on: only a large "
-            "gain can be shown with so few; `tunewise forecast` on the study tells how large"
+            "gain can be shown with so few; `tunewise forecast` on the study tells how large, and "
+            "`data.split: auto` tests every row, in folds"
         )
     if more:
         warnings.append(f"only the first {LOOKED_AT:,} rows were looked at")

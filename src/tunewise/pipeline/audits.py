@@ -14,11 +14,10 @@ from tunewise.data.findings import Finding, FindingBook, Problem
 from tunewise.data.fix import Fixes, fix_file
 from tunewise.errors import UsageError, WorkspaceError
 from tunewise.pipeline.forms import form_of
-from tunewise.pipeline.judge import GUESSED_DISCORDANCE
 from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.sources import Sources
 from tunewise.training.job import local_model
-from tunewise.verdict.planning import mde_from_discordance
+from tunewise.verdict.planning import GUESSED_DISCORDANCE, mde_from_discordance
 from tunewise.workspace import write_text_atomic
 
 if TYPE_CHECKING:

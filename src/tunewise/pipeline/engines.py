@@ -95,11 +95,12 @@ class Engines:
             )
         return meter
 
-    def close(self) -> None:
-        """Close them all."""
-        for engine in self._open.values():
-            engine.close()
-        self._open.clear()
+    def close(self, *, tuned_only: bool = False) -> None:
+        """Close them all, or those of tuned models: adapters, and whole models in folders."""
+        for key in list(self._open):
+            spec, adapter, _ = key
+            if not tuned_only or adapter is not None or Path(spec).is_absolute():
+                self._open.pop(key).close()
 
     def pay(self, usd: float) -> None:
         """Add to what the study has spent.

@@ -135,6 +135,7 @@ class Bench:
     """How arms are scored and compared: the metric, the groups of the rows, the seed.
 
     Attributes:
+        folds: the fold of each test row, where the rows were tested fold by fold.
         alpha: 1 − the level of the intervals of comparisons (``sequential.look_alpha`` on test).
     """
 
@@ -142,12 +143,19 @@ class Bench:
     scorer: Scorer
     clusters: Mapping[str, str] | None = None
     alpha: float = 0.05
+    folds: Mapping[str, int] | None = None
 
     def groups(self, arm: Arm) -> list[str] | None:
         """The group of each row; None where groups are unknown."""
         if self.clusters is None:
             return None
         return [self.clusters.get(id_, id_) for id_ in arm.ids]
+
+    def folds_of(self, arm: Arm) -> list[int] | None:
+        """The fold of each row; None where one system answered them all."""
+        if self.folds is None:
+            return None
+        return [self.folds[id_] for id_ in arm.ids]
 
     def binary(self, *arms: Arm) -> bool:
         """Whether all scores are 0 or 1 (recorded scores may be, whatever the metric says)."""
@@ -195,6 +203,7 @@ class Bench:
             with_.scores,
             without.scores,
             clusters=self.groups(with_),
+            folds=self.folds_of(with_),
             binary=self.binary(with_, without),
             corpus_metric=self.corpus(with_, without),
             alpha=self.alpha,
@@ -224,6 +233,7 @@ class Bench:
             best.name,
             {name: arm.scores for name, arm in arms.items()},
             clusters=self.groups(best),
+            folds=self.folds_of(best),
             binary=self.binary(*baselines),
             corpus_metric=self._pair_metric(arms) if self.scorer.corpus else None,
             alpha=self.alpha,

@@ -18,7 +18,7 @@ from tunewise.pipeline import forgetting
 from tunewise.pipeline.askable import askable_stage
 from tunewise.pipeline.breakdown import check_slices
 from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
-from tunewise.pipeline.judge import GUESSED_DISCORDANCE, judge
+from tunewise.pipeline.judge import judge
 from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
 from tunewise.pipeline.measured import Case
 from tunewise.pipeline.opening import open_test
@@ -30,7 +30,7 @@ from tunewise.report.document import Verdict
 from tunewise.study.schema import CandidateSpec
 from tunewise.training.job import TrainingResult
 from tunewise.verdict.decision import LEAK_SHARE
-from tunewise.verdict.planning import mde_from_discordance
+from tunewise.verdict.planning import GUESSED_DISCORDANCE, mde_from_discordance
 from tunewise.words import plural
 
 
@@ -84,6 +84,8 @@ class Gates:
             f"{plural(n, 'test row')}{asked}; "
             f"this test shows gains from about {found:.1f} points on"
         )
+        if self.session.prepared.split.how.get("why"):
+            self.reporter.note(self.session.prepared.split.how["why"])
         if found > 100 - self.study.target.minimal_gain:
             self.reporter.warn("the test set is too small to show any gain")
 
@@ -318,7 +320,7 @@ class Gates:
             memory = forecast.get("peak_memory_bytes")
             run.forecast_seconds = forecast.get("seconds")
             run.forecast_memory_mb = None if memory is None else round(memory / 1e6, 1)
-            self._tuned[spec.name, seed] = _tuned(result)
+            self._tuned[spec.name, seed] = self.folders(result)
             fitted = self.fitted(spec, seed)
             items = self._answers(spec, "dev", self.session.dev, fitted, seed)
             others = [i for i in self.store.items(spec.name, "dev") if i.seed != seed]
@@ -410,6 +412,20 @@ class Gates:
             ),
         )
 
+    def measure_forgetting(self, winner: str, seed: int, folders: Mapping[str, Any]) -> None:
+        """What a tuned model lost that was trained elsewhere (of all rows, after folds)."""
+        self._tuned[winner, seed] = folders
+        self._forgetting()
+
+    @staticmethod
+    def folders(result: TrainingResult) -> dict[str, str | None]:
+        """Where the tuned model is."""
+        return {
+            "adapter": str(result.adapter) if result.adapter else None,
+            "model": str(result.model) if result.model else None,
+            "remote": result.remote,
+        }
+
     def case(self) -> Case:
         """What the verdict is computed from."""
         return Case(
@@ -430,12 +446,3 @@ class Gates:
         if self.session.engines.spent_usd:
             verdict.cost.spent_usd = self.session.engines.spent_usd
         return verdict
-
-
-def _tuned(result: TrainingResult) -> dict[str, str | None]:
-    """Where the tuned model is."""
-    return {
-        "adapter": str(result.adapter) if result.adapter else None,
-        "model": str(result.model) if result.model else None,
-        "remote": result.remote,
-    }

@@ -72,6 +72,7 @@ class StageInputs:
         """
         return canonical_hash(
             [
+                *self._folds(),
                 [self._part("train"), self._part("dev"), sorted(self._part("test"))],
                 [[spec.name, self._told(spec)] for spec in self._specs()],
                 self._study.primary,
@@ -85,11 +86,17 @@ class StageInputs:
         answers = {spec.name: self._answers(spec) for spec in self._specs()}
         return canonical_hash(
             [
+                *self._folds(),
                 sorted(canonical_hash([key, *_beside(row)]) for key, row in read),
                 sorted(map(canonical_hash, answers.values())),
                 [answers.get(name) for name in self._study.primary or ()],
             ]
         )
+
+    def _folds(self) -> list[Any]:
+        """How the rows are cut into folds, where they are tested fold by fold."""
+        folds = self._rows().split.how.get("folds")
+        return [] if folds is None else [folds]
 
     def sources(self) -> dict[str, Any]:
         """Identifies the rows without reading them as such: the content of their files."""

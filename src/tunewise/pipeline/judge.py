@@ -40,13 +40,18 @@ from tunewise.training.left_out import LEFT_OUT
 from tunewise.verdict.curve import NoFit, fit_learning_curve
 from tunewise.verdict.decision import Decision, decide
 from tunewise.verdict.forgetting import Forgetting
-from tunewise.verdict.planning import MOST_LOOKS, mde, mde_decide, mde_from_discordance
+from tunewise.verdict.planning import (
+    GUESSED_DISCORDANCE,
+    MOST_LOOKS,
+    mde,
+    mde_decide,
+    mde_from_discordance,
+)
+from tunewise.verdict.result import PairedComparison
 from tunewise.verdict.sentence import headline
 from tunewise.words import level, some_of
 
 Gate = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
-GUESSED_DISCORDANCE = 0.2
-"""Share of rows on which two systems are taken to differ before anything was measured."""
 
 
 def judge(case: Case) -> Verdict:
@@ -150,6 +155,7 @@ class _Judge:
             mde_decide=mde_decide(comparison.se, M),
             n=comparison.n,
             clusters=comparison.clusters,
+            folds=comparison.folds,
             seeds=comparison.seeds,
             seed_sd=comparison.seed_sd,
             discordance=comparison.discordance.share if comparison.discordance else None,
@@ -157,7 +163,7 @@ class _Judge:
             labels_needed=labels.total if labels else None,
             labels_chance=labels.chance if labels else None,
             gain_without_left_out=measured.with_flagged.gain if measured.with_flagged else None,
-            notes=[*comparison.warnings, *decision.notes],
+            notes=[*comparison.warnings, *decision.notes, *_of_folds(decision, comparison)],
         )
 
     def _row(self, spec: CandidateSpec) -> CandidateRow:
@@ -307,6 +313,13 @@ class _Judge:
             for code, count in run.rows_left_out.items()
         ]
         opened = self.case.store.result("test")
+        for chosen in self.measured.chosen_in_folds.values():
+            if len(chosen) > 1:
+                told = ", ".join(f"{name} in {count}" for name, count in chosen.most_common())
+                found.append(
+                    f"Not all folds chose the same: {told} of {chosen.total()} folds. What is "
+                    "compared is the choosing, not one of them."
+                )
         comparison, look = self.measured.comparison, self.measured.look or 1
         if look > 1:
             found.append(
@@ -348,6 +361,22 @@ class _Judge:
     def _no_static_tokens(self, name: str) -> bool:
         items = (self.measured.test or self.measured.dev)[name].answered()
         return any(i.prompt_tokens is not None and i.static_tokens is None for i in items)
+
+
+def _of_folds(decision: Decision, comparison: PairedComparison) -> list[str]:
+    if comparison.folds is None:
+        return []
+    spread = (
+        f"Each of the {comparison.folds} folds was answered by a system of its own; the interval "
+        "allows for how much these differ."
+    )
+    if decision.verdict.value != "FINE_TUNE":
+        return [spread]
+    return [
+        spread,
+        "The model to ship learnt from all rows and was not itself tested: the score is that of "
+        "models that learnt from the other folds.",
+    ]
 
 
 def _forgetting_part(study: Study, result: Forgetting) -> ForgettingResult:

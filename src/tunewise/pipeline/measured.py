@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -71,6 +72,7 @@ class Measured:
         bench, on_test: compare on dev, and on test with the intervals of that look.
         dev, test: the candidates' arms by name, in the study's order.
         flagged: ids of test rows that leak; they are left out of what decides.
+        chosen_in_folds: how many folds chose which champion, with fine-tuning and without.
         with_, without: the champions' arms on test; None where one was not tested.
         comparison: of the two, flagged rows left out; ``with_flagged`` has them, where there
             are any.
@@ -87,7 +89,8 @@ class Measured:
         self.bench = Bench(case.study, case.scorer, self.clusters)
         opened = case.store.result("test")
         self.look: int | None = opened["opened"] if opened else None
-        self.on_test = replace(self.bench, alpha=look_alpha(self.look or 1))
+        self.folds: dict[str, int] | None = self.data.get("folds")
+        self.on_test = replace(self.bench, alpha=look_alpha(self.look or 1), folds=self.folds)
         self.dev = self._arms("dev")
         self.test = self._arms("test")
         self.flagged = set(self.data.get("flagged", []))
@@ -97,13 +100,15 @@ class Measured:
             if record["stage"].startswith("train-")
             for run in [record["result"]["run"]]
         ]
+        self.chosen_in_folds: dict[bool, Counter[str]] = {}
         self.with_, self.without, chosen_before = self._pair()
         self.comparison: PairedComparison | None = None
         self.with_flagged: PairedComparison | None = None
         if self.with_ is not None and self.without is not None:
             pair = (self.with_, self.without, chosen_before)
             self.comparison, one, other = self._compare(*pair, kept=True)
-            self.with_, self.without = self.test[one], self.test[other]
+            if self.folds is None:
+                self.with_, self.without = self.test[one], self.test[other]
             if self.flagged & set(self.with_.ids):
                 self.with_flagged = self._compare(*pair, kept=False)[0]
         arms = self.test or self.dev
@@ -136,6 +141,8 @@ class Measured:
         if study.primary is not None:
             with_, without = (self.test.get(name) for name in study.primary)
             return with_, without, True
+        if self.folds is not None:
+            return self._over_folds(tuned=True), self._over_folds(tuned=False), True
         sides = {tuned: _side(self.test, tuned) for tuned in (True, False)}
         asked_on_dev = any(_side(self.dev, tuned) for tuned in (True, False))
         if all(len(arms) <= 1 for arms in sides.values()):
@@ -150,6 +157,34 @@ class Measured:
             return on_test[0], on_test[1], True
         one, other = (champion(self.bench, sides[t]) for t in (True, False))
         return one, other, False
+
+    def _over_folds(self, *, tuned: bool) -> Arm | None:
+        """In each fold the champion that the fold's own dev rows chose, joined over the folds.
+
+        It goes by the name of the one that most folds chose.
+        """
+        assert self.folds is not None
+        chosen: dict[int, str] = {}
+        for fold in sorted(set(self.folds.values())):
+            dev = {}
+            for name, arm in self.dev.items():
+                own = np.array([id_.endswith(f"@{fold}") for id_ in arm.ids])
+                if own.any() and name in self.test:
+                    dev[name] = arm.rows(own)
+            best = self._champions(dev, tuned)
+            if best is None:
+                return None
+            chosen[fold] = best.name
+        self.chosen_in_folds[tuned] = Counter(chosen.values())
+        names = [chosen[self.folds[id_]] for id_ in self.data["test_ids"]]
+        first = self.test[self.chosen_in_folds[tuned].most_common(1)[0][0]]
+        places = range(len(first.ids))
+        return Arm(
+            first.spec,
+            first.ids,
+            np.array([[self.test[names[i]].scores[0, i] for i in places]]),
+            (tuple(self.test[names[i]].items[0][i] for i in places),),
+        )
 
     def kept(self, arm: Arm) -> Arm:
         """The arm without the flagged rows (with them where nothing else is left)."""

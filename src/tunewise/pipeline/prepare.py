@@ -20,6 +20,7 @@ from tunewise.data.unreadable import Unreadable
 from tunewise.digests import of_file
 from tunewise.errors import DataError
 from tunewise.pipeline.evidence import commonest, dev_by_hash
+from tunewise.pipeline.fold_choice import folds_of
 from tunewise.pipeline.reporter import Reporter
 from tunewise.scoring.answers import wanted_text
 from tunewise.study.schema import CandidateSpec, Study
@@ -62,6 +63,7 @@ def read_rows(study: Study, specs: Sequence[CandidateSpec], folder: Path) -> Pre
             split = _recorded_split(study, specs, folder, watch)
         else:
             split = read_split(study.data, watch)
+            split.how["why"] = folds_of(study, split)[1]
     except DataError as error:
         raise _with_reason(error, study, watch) from error
     parts = (split.train, split.dev, split.test)
@@ -252,10 +254,14 @@ def describe_split(how: dict[str, Any]) -> str:
         "given": "The files say which rows are train, dev and test.",
         "hash": "Split by the hash of each row's content.",
         "time": "Split by time: the latest rows are the test.",
+        "folds": f"Cut into {how.get('folds')} folds by the hash of each row's content: every row "
+        "is tested once, by a system that learnt from the other folds and was chosen on a part of "
+        "them.",
         "recorded": "The recorded answers say which rows are dev and test.",
     }[str(how.get("method"))]
     kept = how.get("kept_together")
-    return f"{method} Kept on one side: {kept}." if kept else method
+    together = f"Kept on one side: {kept}." if kept else ""
+    return " ".join(part for part in (method, together, how.get("why")) if part)
 
 
 def row_keys(rows: Sequence[Example], study: str) -> list[str]:

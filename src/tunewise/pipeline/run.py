@@ -13,7 +13,7 @@ from tunewise.data.tokens import estimate_tokens
 from tunewise.errors import WorkspaceError
 from tunewise.models.names import parse_model
 from tunewise.pipeline.costing import request_usd
-from tunewise.pipeline.gates import Gates
+from tunewise.pipeline.folds import Folds, gates_of
 from tunewise.pipeline.reporter import Reporter, SilentReporter
 from tunewise.pipeline.session import Session, open_session
 from tunewise.pipeline.tuning import seeds_of
@@ -43,7 +43,8 @@ def run_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> 
         TunewiseError: what the user can mend; what was finished is kept.
     """
     with open_session(loaded, workspace, reporter) as session:
-        return _write(session, Gates(session).run())
+        gates = gates_of(session)
+        return _write(gates.session, gates.run())
 
 
 def report_study(loaded: LoadedStudy, workspace: Workspace) -> Outcome:
@@ -53,13 +54,14 @@ def report_study(loaded: LoadedStudy, workspace: Workspace) -> Outcome:
         WorkspaceError: this study, as it stands, has not been run.
     """
     with open_session(loaded, workspace, SilentReporter()) as session:
-        if session.store.result("data") is None:
+        gates = gates_of(session)
+        if gates.session.store.result("data") is None:
             raise WorkspaceError(
                 "this study has not been run as it stands now",
                 where=str(loaded.path),
                 hint=f"Run it first: tunewise run {loaded.path}",
             )
-        return _write(session, Gates(session).finish())
+        return _write(gates.session, gates.finish())
 
 
 def _write(session: Session, verdict: Verdict) -> Outcome:
@@ -91,42 +93,51 @@ class PlannedCandidate:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before anything is spent."""
+    """A run before anything is spent.
+
+    Attributes:
+        rows: of each part; of folds, those of the first, and all rows as test rows.
+        mde: the smallest gain that the test can show, in points.
+        folds: their number; None for one test. split: why.
+    """
 
     study: str
     rows: dict[str, int]
     mde: float
     candidates: list[PlannedCandidate] = field(default_factory=list)
     max_usd: float | None = None
+    folds: int | None = None
+    split: str | None = None
 
 
 def plan_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Plan:
     """What a run would take; loads the data and, for training, calibrates a few seconds."""
     from tunewise.data.questions import together
-    from tunewise.pipeline.judge import GUESSED_DISCORDANCE
-    from tunewise.verdict.planning import mde_from_discordance
+    from tunewise.verdict.planning import GUESSED_DISCORDANCE, mde_from_discordance
 
     with open_session(loaded, workspace, reporter) as session:
-        rows = {
-            "train": len(session.train),
-            "dev": len(session.dev),
-            "test": len(session.test),
-        }
+        gates = gates_of(session)
+        split, tested, folds = session.prepared.split.how.get("why"), gates.session.test, 1
+        if isinstance(gates, Folds):
+            folds, session = len(gates.children), gates.children[0].session
         return Plan(
             study=session.study.name,
-            rows=rows,
-            mde=mde_from_discordance(GUESSED_DISCORDANCE, together(session.test).questions),
-            candidates=[_planned(session, spec) for spec in session.specs],
+            rows={"train": len(session.train), "dev": len(session.dev), "test": len(tested)},
+            mde=mde_from_discordance(GUESSED_DISCORDANCE, together(tested).questions),
+            folds=folds if folds > 1 else None,
+            split=split or None,
+            candidates=[_planned(session, spec, folds) for spec in session.specs],
             max_usd=session.study.costs.max_usd,
         )
 
 
-def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
+def _planned(session: Session, spec: CandidateSpec, folds: int) -> PlannedCandidate:
+    """What a candidate would take, in all folds."""
     traits = spec.traits
     model = spec.model or (session.study.model if traits.needs_model else None)
     if not traits.asks or (traits.needs_model and model is None):
         return PlannedCandidate(spec.name, spec.kind, None, usd=0.0)
-    runs = len(seeds_of(session.study)) if traits.trained else 0
+    runs = (len(seeds_of(session.study)) if folds == 1 else 1) if traits.trained else 0
     asked = traits.dev_rounds * len(session.dev) + len(session.test)
     requests = asked * max(1, runs)
     each = [sum(estimate_tokens(text_of(m)) for m in row.prompt) for row in session.test]
@@ -145,6 +156,10 @@ def _planned(session: Session, spec: CandidateSpec) -> PlannedCandidate:
             "steps": found.steps,
             "basis": found.basis,
         }
+    requests, prompt_tokens, answer_tokens = (
+        folds * count for count in (requests, prompt_tokens, answer_tokens)
+    )
+    runs *= folds
     usage = Usage(input=prompt_tokens, output=answer_tokens)
     total = _requests_usd(session, spec, model, requests, usage)
     return PlannedCandidate(

@@ -45,20 +45,34 @@ from tunewise.workspace import StudyFolder, Workspace
 class Session:
     """One study with what it needs; what runs, trains or forecasts it works on this."""
 
-    def __init__(self, loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        loaded: LoadedStudy,
+        workspace: Workspace,
+        reporter: Reporter,
+        *,
+        engines: Engines | None = None,
+    ) -> None:
+        self._loaded = loaded
         self.study = loaded.study
         self.directory = loaded.directory
         self.workspace = workspace
         self.reporter = reporter
         costs = self.study.costs
         self.prices: Prices | None = load_prices(Path(costs.prices)) if costs.prices else None
-        self.engines = Engines(
+        self.engines = engines or Engines(
             self.study, self.prices, workspace.root / "answers", lambda: self.date
         )
         metric = self.study.metric
         self.scorer = get_scorer(metric.name, metric.options, engines=self.engines.get)
         self.also = further_scorers(self.study)
         self._tuners: dict[str, Tuner] = {}
+
+    def over(self, prepared: Prepared) -> Session:
+        """The same study on other rows; models, connections and the bill are shared."""
+        other = Session(self._loaded, self.workspace, self.reporter, engines=self.engines)
+        other.prepared = prepared
+        return other
 
     def close(self) -> None:
         """Give back models and connections."""

@@ -145,6 +145,11 @@ class Store:
         """The SHA-256 of each item file as it was written last."""
         return dict(read_json(self._manifest)) if self._manifest.exists() else {}
 
+    def key(self, name: str) -> str | None:
+        """What identifies a finished stage's inputs, or None."""
+        path = self.folder.stages / f"{name}.json"
+        return str(read_json(path)["key"]) if path.exists() else None
+
     def result(self, name: str) -> dict[str, Any] | None:
         """The result of a finished stage, or None."""
         path = self.folder.stages / f"{name}.json"

@@ -60,6 +60,9 @@ class Primary(Part):
     )
     n: int | None = Field(None, description="rows compared")
     clusters: int | None = Field(None, description="groups of rows; null: rows independent")
+    folds: int | None = Field(
+        None, description="folds that were each answered by a system of its own; null: one test"
+    )
     seeds: int | None = Field(None, description="training seeds behind the gain")
     seed_sd: float | None = Field(None, description="points; spread of the training seeds")
     discordance: float | None = Field(None, description="share of rows where the two differ, 0..1")
@@ -270,6 +273,9 @@ class TrainingRun(Part):
     method: str = Field(description="how it learnt: sft, …")
     model: str
     seed: int
+    fold: int | None = Field(
+        None, description="whose rows it did not learn from, 1 for the first; null: all folds"
+    )
     learning_rate: float | None = None
     epochs: float | None = None
     steps: int | None = None

@@ -67,6 +67,30 @@ class Columns(Strict):
     system: str | None = Field(None, description="column with a system prompt")
 
 
+class SplitSpec(Strict):
+    """How rows that name no split are divided."""
+
+    folds: int | None = Field(
+        None,
+        ge=3,
+        le=20,
+        description="every row is tested once, by a system that learnt from the other folds and "
+        "was chosen on a part of them; for few rows, at as many trainings",
+    )
+    test: float | None = Field(None, gt=0, lt=1, description="share of the rows that are tested")
+    dev: float | None = Field(
+        None, gt=0, lt=1, description="share of the rows (of a fold's others) to choose on"
+    )
+
+    @model_validator(mode="after")
+    def _folds_or_a_share(self) -> SplitSpec:
+        if self.folds is not None and self.test is not None:
+            raise ValueError("give `folds` or `test`, not both: folds test every row")
+        if (self.test or 0) + (self.dev or 0) >= 1:
+            raise ValueError("`test` and `dev` leave no rows to learn from")
+        return self
+
+
 class Data(Strict):
     """Where the examples are."""
 
@@ -85,6 +109,12 @@ class Data(Strict):
     )
     columns: Columns = Field(default_factory=Columns, description="column names that differ")
     encoding: str | None = Field(None, description="of the text files, if not UTF-8")
+    split: Literal["auto"] | SplitSpec | None = Field(
+        None,
+        description="`{folds: 5}`, or shares such as `{test: 0.3, dev: 0.1}`; `auto` takes five "
+        "folds where one test would be too small to show a gain of 10 points. By default a "
+        "fifth of the rows is tested, at least 200, at most a third",
+    )
     max_rows: PositiveInt | None = Field(
         None, description="use this many rows, drawn by hash; the report says so"
     )
@@ -96,6 +126,11 @@ class Data(Strict):
     def _one_source(self) -> Data:
         if self.examples and self.train:
             raise ValueError("give either `examples` or `train`, not both")
+        folds = isinstance(self.split, SplitSpec) and self.split.folds is not None
+        if folds and (self.test or self.dev or self.max_test_rows):
+            raise ValueError(
+                "`split.folds` test every row: leave out `test`, `dev`, `max_test_rows`"
+            )
         return self
 
 

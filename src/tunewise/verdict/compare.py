@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from tunewise.errors import DataError
 from tunewise.verdict import clusters as clustering
 from tunewise.verdict import intervals, resampling, seeds
 from tunewise.verdict.corpus import CorpusArm, CorpusMetric, corpus_bca, swap_p
+from tunewise.verdict.folds import fold_variance
 from tunewise.verdict.intervals import FloatArray, Limits
 from tunewise.verdict.result import FEWEST_CLUSTERS, Discordance, PairedComparison
 from tunewise.verdict.single import BOOTSTRAP_FROM, by_variance, mean_interval
@@ -34,6 +35,7 @@ class _Problem:
     scores: tuple[float, float]
     corpus: tuple[CorpusArm, CorpusArm] | None
     clusters: clustering.Clusters | None
+    folds: npt.NDArray[np.generic] | None
     tables: bool
     two_level: bool
     alpha: float
@@ -59,6 +61,7 @@ def compare(
     without_scores: npt.ArrayLike,
     *,
     clusters: Sequence[object] | npt.NDArray[np.generic] | None = None,
+    folds: Sequence[int] | None = None,
     binary: bool,
     corpus_metric: CorpusMetric | None = None,
     repeats: Literal["seeds", "samples"] = "seeds",
@@ -84,6 +87,8 @@ def compare(
     corpus metric                             BCa, recomputed in each resample;   swapped pairs
                                               under 300 rows the wider of it and t
     all rows differ alike                     D ± range·(1 − (alpha/2)^(1/n))     as above
+    folds given                               the wider of these and t over rows  as above
+                                              and folds (``fold_variance``)
     ========================================  ==================================  ============
 
     Choices where the method leaves room: groups of one row each are independent rows. One or two
@@ -96,6 +101,8 @@ def compare(
         with_scores: scores with fine-tuning, in 0..1; shape (n,), or (runs, n).
         without_scores: the same rows without; its own number of runs.
         clusters: the group of each row (document, user, template), or None where unknown.
+        folds: which fold each row is of, where each was answered by a system that learnt from the
+            others; None where one system answered them all.
         binary: every single score is 0 or 1.
         corpus_metric: for a metric that is not the mean of the rows; it picks from the stack of
             ``with_scores`` (runs one after the other) and then ``without_scores``, of which
@@ -140,6 +147,7 @@ def compare(
         scores=scores,
         corpus=corpus,
         clusters=groups if groups is not None and not groups.singletons else None,
+        folds=np.asarray(folds) if folds is not None else None,
         tables=binary and corpus is None and runs == (1, 1),
         two_level=repeats == "seeds" and max(runs) >= seeds.FEWEST_SEEDS,
         alpha=alpha,
@@ -185,6 +193,15 @@ def _report(
             problem.clusters,
         )
         limits, method = _limits(problem, level, warnings)
+        if problem.folds is not None:
+            folded = fold_variance(problem.differences, problem.folds, problem.clusters)
+            by_t = intervals.t_limits(
+                problem.gain, folded.variance**0.5, folded.df, alpha=problem.alpha
+            )
+            limits = Limits(min(limits.low, by_t.low), max(limits.high, by_t.high))
+            if folded.variance > level.variance:
+                # More rows shrink both parts: a fold of more rows, learnt from more.
+                level = replace(folded, row_variance=folded.variance, seed_variance=0.0)
         p, test = _p_value(problem, level)
     else:
         level = _UNKNOWN_VARIANCE
@@ -202,7 +219,8 @@ def _report(
         )
     if not np.isfinite(level.variance):
         level = _UNKNOWN_VARIANCE
-    about = About.RECIPE if recipe and runs[0] >= seeds.FEWEST_SEEDS else About.CHECKPOINT
+    several = problem.folds is not None or runs[0] >= seeds.FEWEST_SEEDS
+    about = About.RECIPE if recipe and several else About.CHECKPOINT
     limits = limits.within(-1.0, 1.0)
     trained = problem.arms[0]
     t_based = method in (Method.PAIRED_T, Method.CLUSTER_T, Method.TWO_LEVEL_T)
@@ -216,6 +234,7 @@ def _report(
         alpha=problem.alpha,
         n=n,
         clusters=groups.count if groups is not None else None,
+        folds=len(np.unique(problem.folds)) if problem.folds is not None else None,
         seeds=runs[0],
         seeds_without=runs[1],
         about=about,

@@ -18,6 +18,9 @@ POWER_Z = 2.80
 POWER = 0.80
 """The chance with which a test that is planned is to decide."""
 
+GUESSED_DISCORDANCE = 0.2
+"""Share of rows on which two systems are taken to differ before anything was measured."""
+
 MOST_LOOKS = 5
 """Looks at the same test rows that a verdict may rest on; after them a new test is needed."""
 

@@ -36,6 +36,7 @@ class PairedComparison:
         p_value: of "gain = 0"; descriptive. 1 where no test exists (one row or one cluster).
         method, test: how the limits and the p-value were made.
         n: rows. clusters: groups among them, None where no groups were given.
+        folds: folds that were each answered by a system of its own; None where there are none.
         seeds, seeds_without: runs (or samples) averaged in each arm.
         about: the checkpoint, or with three or more training runs the recipe.
         with_score, without_score: the two scores.
@@ -74,6 +75,7 @@ class PairedComparison:
     seed_sd: float | None
     flip_rate: float | None
     warnings: tuple[str, ...]
+    folds: int | None = None
 
     @property
     def too_few_clusters(self) -> bool:
