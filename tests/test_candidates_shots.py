@@ -89,7 +89,11 @@ def test_first_look_then_finalists() -> None:
         return done
 
     search: DevSearch[Wording] = DevSearch(
-        answer, Exact(), dev, expected=6, progress=lambda *at: progress.append(at)
+        answer,
+        Exact(),
+        dev,
+        expected=6,
+        progress=lambda done, of, failed=0: progress.append((done, of)),
     )
     options = [
         Wording(Prompting(LIMITS, instructions=str(good)), {"good": good})

@@ -56,7 +56,7 @@ def test_nothing_is_asked_twice(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     questions = [request(t) for t in ("a", "b", "a", "fails", "ü\ud800")]
     cached = CachedEngine(engine, tmp_path)
-    first = cached.answer(questions, lambda done, total: steps.append((done, total)))
+    first = cached.answer(questions, lambda done, total, failed=0: steps.append((done, total)))
     assert [a.text for a in first] == ["a", "b", "a", "", "ü\ud800"]
     assert engine.asked == ["a", "b", "fails", "ü\ud800"]
     assert steps[0] == (0, 5) and steps[-1] == (5, 5) and steps == sorted(steps)

@@ -141,7 +141,9 @@ def test_a_real_pretrained_model_and_its_plain_template(shared: Path) -> None:
 def test_repeated_runs_agree_and_progress_reaches_the_end(llama: LoadedModel) -> None:
     requests = [few_shot(sentence(i, 5), temperature=1.0, seed=i % 3) for i in range(8)]
     steps: list[tuple[int, int]] = []
-    first = LocalEngine(llama).answer(requests, lambda done, total: steps.append((done, total)))
+    first = LocalEngine(llama).answer(
+        requests, lambda done, total, failed=0: steps.append((done, total))
+    )
     again = LocalEngine(llama, batch_tokens=64).answer(list(reversed(requests)))
     # Sampled answers depend on request and seed alone, not on the batch they stood in.
     assert [a.text for a in first] == [a.text for a in reversed(again)]

@@ -17,6 +17,7 @@ from tunewise.models.engine import Engine
 from tunewise.models.openai_engine import OpenAIEngine
 from tunewise.models.opening import open_engine
 from tunewise.models.retry import Patience, retry_after
+from tunewise.study.keys import resolve_key
 from tunewise.study.schema import Server
 
 KEY = "sk-very-secret-0123456789"
@@ -151,7 +152,7 @@ def test_answers_come_in_order_with_usage(server: FakeOpenAI, engine: OpenAIEngi
     server.script = slow_first
     steps: list[tuple[int, int]] = []
     requests = [ask(str(i)) for i in range(20)]
-    answers = engine.answer(requests, lambda done, total: steps.append((done, total)))
+    answers = engine.answer(requests, lambda done, total, failed=0: steps.append((done, total)))
     assert isinstance(engine, Engine)
     assert [a.text for a in answers] == [f"answer {i}" for i in range(20)]
     one = answers[3]
@@ -291,6 +292,54 @@ def test_a_bad_request_fails_alone(server: FakeOpenAI, engine: OpenAIEngine) -> 
     answers = engine.answer([ask("long"), ask("short")])
     assert answers[0].error is not None and "maximum context length" in answers[0].error
     assert answers[1].text == "hello" and len(server.requests) == 2
+
+
+def test_a_server_that_answers_nothing_is_asked_no_more(
+    server: FakeOpenAI, engine: OpenAIEngine
+) -> None:
+    server.script = lambda n, body: error_reply(400, "this model has no adapter", code="broken")
+    seen: list[tuple[int, int, int]] = []
+    with pytest.raises(ModelError, match="10 requests in a row failed, and none was answered") as e:
+        engine.answer(
+            [ask(str(n)) for n in range(200)],
+            lambda done, total, failed=0: seen.append((done, total, failed)),
+        )
+    assert "this model has no adapter" in str(e.value) and "run again" in str(e.value)
+    assert len(server.requests) < 40 and seen[-1] == (9, 200, 9)
+
+
+def test_rows_that_a_server_refuses_stop_nothing(server: FakeOpenAI, engine: OpenAIEngine) -> None:
+    refused = {str(n) for n in range(20, 40)}
+
+    def script(n: int, body: dict[str, Any]) -> Reply:
+        if body["messages"][0]["content"] in refused:
+            return error_reply(400, "maximum context length", code="context_length_exceeded")
+        return chat_reply()
+
+    server.script = script
+    requests = [ask(str(n)) for n in range(200)]
+    assert sum(a.error is not None for a in engine.answer(requests)) == 20
+    refused |= {str(n) for n in range(60, 200)}
+    with pytest.raises(ModelError, match="50 requests in a row failed, after others"):
+        engine.answer(requests)
+
+
+def test_a_key_that_a_model_repeats_is_not_kept(
+    server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = server.url.removeprefix("http://").removesuffix("/v1")
+    monkeypatch.setenv("A_KEY", KEY)
+    monkeypatch.setenv("A_KEY_HOST", host)
+    key = resolve_key("${A_KEY}", server.url)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": f'["{KEY}"]'}}
+    server.script = lambda n, body: chat_reply(
+        f"You sent {KEY}, not sk-0123456789abcdefghij.", reasoning_content=KEY, tool_calls=[call]
+    )
+    engine = OpenAIEngine(server.url, "m", key)
+    (answer,) = engine.answer([ask()])
+    engine.close()
+    assert answer.text == "You sent [secret], not sk-0123456789abcdefghij."
+    assert KEY not in repr(answer)
 
 
 @pytest.mark.parametrize(

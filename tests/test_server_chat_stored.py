@@ -51,6 +51,34 @@ def test_only_what_was_asked_for_is_kept(api: OpenAI) -> None:
     assert again.choices == kept.choices and again.usage == kept.usage
 
 
+def test_a_key_that_a_model_repeats_is_not_kept(server: Running, api: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"key": {"const": api.api_key}}, "required": ["key"]}
+    asked = {"role": "user", "content": "My key?"}
+    form = {"name": "key", "schema": schema}
+    chat = api.chat.completions.create(
+        model=MODEL,
+        messages=[asked],
+        response_format={"type": "json_schema", "json_schema": form},
+        store=True,
+    )
+    answer = api.responses.create(
+        model=MODEL, input="My key?", text={"format": {"type": "json_schema", **form}}
+    )
+    for text in (chat.choices[0].message.content, answer.output_text):
+        assert api.api_key in str(text), "the caller is told what the model says"
+    kept = api.chat.completions.retrieve(chat.id).choices[0].message.content
+    assert kept == '{"key": "[secret]"}'.replace(" ", "" if '":"' in str(kept) else " ")
+    assert "[secret]" in api.responses.retrieve(answer.id).output_text
+    streamed = "".join(
+        event.delta
+        for event in api.responses.retrieve(answer.id, stream=True)
+        if event.type == "response.output_text.delta"
+    )
+    assert "[secret]" in streamed
+    for file in server.home.glob("tunewise.db*"):
+        assert api.api_key.encode() not in file.read_bytes()
+
+
 def test_lists_go_on_by_cursor_and_filter_by_metadata(api: OpenAI) -> None:
     ids = [_keep(api, str(n), metadata={"set": "odd" if n % 2 else "even"}).id for n in range(5)]
     assert [chat.id for chat in api.chat.completions.list(limit=2)] == ids

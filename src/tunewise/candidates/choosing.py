@@ -173,6 +173,6 @@ class DevSearch(Generic[OptionT]):
             trial.items[i] = score_answer(self._scorer, self._dev[i], completion)
         self._done += len(places)
 
-    def _step(self, done: int, _of: int) -> None:
+    def _step(self, done: int, _of: int, failed: int = 0) -> None:
         assert self._progress is not None
-        self._progress(min(self._done + done, self._total), self._total)
+        self._progress(min(self._done + done, self._total), self._total, failed)

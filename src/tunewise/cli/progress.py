@@ -42,7 +42,7 @@ class TerminalReporter:
     @contextlib.contextmanager
     def task(self, label: str) -> Iterator[ProgressCall]:
         if self._quiet:
-            yield lambda done, total: None
+            yield lambda done, total, failed=0: None
             return
         if not self._console.is_terminal:
             began = time.monotonic()
@@ -73,14 +73,15 @@ class TerminalReporter:
         """For a log: how far it is, now and then."""
         told = began
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int, failed: int = 0) -> None:
             nonlocal told
             now = time.monotonic()
             if total and 0 < done < total and now - told >= _LOG_SECONDS:
                 told = now
                 left = duration((now - began) / done * (total - done))
                 self._console.print(
-                    f"    {label}: {done:,} of {total:,}, about {left} left", highlight=False
+                    f"    {label}: {done:,} of {total:,}{_failed(failed)}, about {left} left",
+                    highlight=False,
                 )
 
         return update
@@ -90,8 +91,10 @@ class TerminalReporter:
     def _line(live: Progress, label: str) -> Iterator[ProgressCall]:
         task = live.add_task(label, total=None)
 
-        def update(done: int, total: int) -> None:
-            live.update(task, completed=done, total=total or None)
+        def update(done: int, total: int, failed: int = 0) -> None:
+            live.update(
+                task, completed=done, total=total or None, description=label + _failed(failed)
+            )
 
         try:
             yield update
@@ -105,3 +108,7 @@ class TerminalReporter:
     def warn(self, text: str) -> None:
         self._console.print("    [yellow]warning[/yellow] ", end="", highlight=False)
         self._console.print(text, highlight=False, markup=False)
+
+
+def _failed(count: int) -> str:
+    return f" ({count:,} failed)" if count else ""

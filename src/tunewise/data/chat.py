@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tunewise.data.thoughts import without_thoughts
 
@@ -16,8 +16,12 @@ Message = Mapping[str, Any]
 TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 """Types of content parts that are text; a model of text alone cannot be given any other."""
 
-Progress = Callable[[int, int], None]
-"""Called as ``progress(done, total)`` while something long goes on."""
+
+class Progress(Protocol):
+    """Called while something long goes on."""
+
+    def __call__(self, done: int, total: int, failed: int = 0, /) -> None:
+        """``done`` of ``total`` are done, ``failed`` among them in vain."""
 
 
 def canonical_hash(value: object) -> str:

@@ -146,15 +146,18 @@ class CachedEngine:
         done = sum(times[key] for key in found)
         if progress is not None and keys:
             progress(done, len(keys))
+        failed = 0
         names = list(waiting)
         for index, completion in self._ask(list(waiting.values())):
             key = names[index]
             found[key] = completion
             if completion.error is None:
                 self._store.put(key, completion)
+            else:
+                failed += times[key]
             done += times[key]
             if progress is not None:
-                progress(done, len(keys))
+                progress(done, len(keys), failed)
         return [found[key] for key in keys]
 
     def why_not(self, requests: Sequence[Request]) -> dict[int, str]:

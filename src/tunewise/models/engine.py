@@ -69,8 +69,10 @@ def in_order(
     if progress is not None and count:
         progress(0, count)
     answers: dict[int, Completion] = {}
+    failed = 0
     for index, completion in done:
         answers[index] = completion
+        failed += completion.error is not None
         if progress is not None:
-            progress(len(answers), count)
+            progress(len(answers), count, failed)
     return [answers[i] for i in range(count)]

@@ -16,11 +16,16 @@ from tunewise.models.engine import in_order
 from tunewise.models.openai_client import open_client, reason_of
 from tunewise.models.raw_form import RAW_STOP, Form, raw_text
 from tunewise.models.retry import Patience, retry_after
+from tunewise.study.keys import without_keys
 
 Spend = Callable[[Completion], None]
 """Told of every answer that was paid for; raises ``BudgetError`` to stop."""
 
 _MOST_STOPS = 4
+FIRST_FAILURES = 10
+"""Failures in a row, before any answer, after which a server is asked no more."""
+MOST_FAILURES = 50
+"""The same after others were answered: a few rows may be refused, so many in a row are not that."""
 """That the servers take."""
 _CHOSEN_BY_SERVER = ("temperature", "seed")
 
@@ -80,6 +85,7 @@ class OpenAIEngine:
         self._left_out: set[str] = set()
         self._adapting = threading.Lock()
         self._reached = threading.Event()
+        self._answered, self._in_a_row = False, 0
 
     def answer(
         self, requests: Sequence[Request], progress: Progress | None = None
@@ -87,7 +93,8 @@ class OpenAIEngine:
         """Answer all requests, in order; see ``Engine.answer``.
 
         Raises:
-            ModelError: wrong key, no such model, or a server that cannot be reached at all.
+            ModelError: wrong key, no such model, a server that cannot be reached at all, or one
+                whose every answer is a failure (``FIRST_FAILURES``, ``MOST_FAILURES``).
             BudgetError: from ``spend``; requests already under way may still be billed.
         """
         return in_order(self.iterate(requests), len(requests), progress)
@@ -119,6 +126,7 @@ class OpenAIEngine:
                 index, outcome = done.get()
                 if isinstance(outcome, BaseException):
                     raise outcome
+                self._count(outcome)
                 yield index, outcome
                 if self._spend is not None and outcome.error is None:
                     self._spend(outcome)
@@ -134,6 +142,24 @@ class OpenAIEngine:
 
     def close(self) -> None:
         self._client.close()
+
+    def _count(self, outcome: Completion) -> None:
+        """Stop where nothing but failures comes: what follows would fail as well, and the time
+        that each is repeated for would be waited once more."""
+        if outcome.error is None:
+            self._answered, self._in_a_row = True, 0
+            return
+        self._in_a_row += 1
+        if self._in_a_row < (MOST_FAILURES if self._answered else FIRST_FAILURES):
+            return
+        count, self._in_a_row = self._in_a_row, 0
+        ever = "and none was answered" if not self._answered else "after others were answered"
+        raise ModelError(
+            f"{count} requests in a row failed, {ever}; the last: {outcome.error}",
+            where=self.revision,
+            hint="Mend that and run again: answers that came are kept. For a look at one answer: "
+            f"tunewise chat {self.model}",
+        )
 
     def _one(self, request: Request, stop: threading.Event) -> Completion:
         """One answer, repeated while the failure may pass."""
@@ -224,14 +250,14 @@ class OpenAIEngine:
             refusal = getattr(message, "refusal", None)
             text = message.content or refusal or ""
             thoughts = _thoughts_of(message)
-            calls = tuple(call.model_dump(exclude_none=True) for call in message.tool_calls or ())
+            calls = tuple(_call(call) for call in message.tool_calls or ())
         if not isinstance(text, str):
             raise TypeError(f"content is {type(text).__name__}")
         details = getattr(usage, "prompt_tokens_details", None)
         said = split_thoughts(text)
         cut = choice.finish_reason == "length" and not text and not calls
         return Completion(
-            text=said.answer,
+            text=without_keys(said.answer),
             tool_calls=calls,
             prompt_tokens=usage.prompt_tokens if usage else None,
             completion_tokens=usage.completion_tokens if usage else None,
@@ -239,7 +265,7 @@ class OpenAIEngine:
             latency_s=latency,
             finish_reason=choice.finish_reason,
             request_key=request.key,
-            thoughts=said.thoughts or thoughts,
+            thoughts=without_keys(said.thoughts or thoughts),
             unfinished=said.unfinished or (cut and (bool(thoughts) or _thought_tokens(usage) > 0)),
         )
 
@@ -314,6 +340,15 @@ class OpenAIEngine:
 
     def _reason(self, error: Exception) -> str:
         return reason_of(error, self._key)
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """A tool call as JSON values; a key that the model echoes is kept out of it, too."""
+    value = call.model_dump(exclude_none=True)
+    function = value.get("function")
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        function["arguments"] = without_keys(function["arguments"])
+    return value  # type: ignore[no-any-return]
 
 
 def _thoughts_of(message: Any) -> str:

@@ -156,7 +156,9 @@ def audit_stage(
         with reporter.task("audit") as progress:
             total = len(split.train) + len(split.dev) + len(split.test)
             report = audit_rows(
-                _in_order(split), book=book, progress=lambda done, _: progress(done, total)
+                _in_order(split),
+                book=book,
+                progress=lambda done, _, failed=0: progress(done, total, failed),
             )
     leaks = report.leaks if report else None
     ids = [row.id for row in split.test]

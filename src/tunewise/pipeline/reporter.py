@@ -16,7 +16,7 @@ class Reporter(Protocol):
         """A gate (``G0`` … ``G5``) begins."""
 
     def task(self, label: str) -> contextlib.AbstractContextManager[Progress]:
-        """Something long begins; call what it gives with (done, total)."""
+        """Something long begins; call what it gives with (done, total, failed)."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -36,7 +36,7 @@ class SilentReporter:
 
     @contextlib.contextmanager
     def task(self, label: str) -> Iterator[Progress]:
-        yield lambda done, total: None
+        yield lambda done, total, failed=0: None
 
     def note(self, text: str) -> None:
         return None

@@ -44,8 +44,8 @@ class NotebookReporter:
         self._tasks.append(task)
         self.draw()
 
-        def update(done: int, total: int) -> None:
-            task.done, task.total = done, total
+        def update(done: int, total: int, failed: int = 0) -> None:
+            task.done, task.total, task.failed = done, total, failed
             if time.monotonic() - self._drawn >= _SECONDS:
                 self.draw()
 
@@ -86,7 +86,7 @@ class _Task:
     def __init__(self, label: str) -> None:
         self.label = label
         self.began = time.monotonic()
-        self.done = self.total = 0
+        self.done = self.total = self.failed = 0
 
     def html(self) -> str:
         if not self.total:
@@ -95,8 +95,9 @@ class _Task:
         if 0 < self.done < self.total:
             gone = time.monotonic() - self.began
             left = f", about {_text(duration(gone / self.done * (self.total - self.done)))} left"
+        failed = f" ({self.failed:,} failed)" if self.failed else ""
         bar = f'<progress value="{self.done}" max="{self.total}" style="max-width:40%"></progress>'
-        return f"{_text(self.label)} {bar} {self.done:,} of {self.total:,}{left}"
+        return f"{_text(self.label)} {bar} {self.done:,} of {self.total:,}{failed}{left}"
 
 
 def _text(text: str) -> str:

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from tunewise.errors import StudyError
@@ -45,7 +46,7 @@ _ADDRESSES: Mapping[str, str] = {
     "AZURE_MANAGEMENT_TOKEN": "AZURE_MANAGEMENT_ENDPOINT",
 }
 _SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
-_PATTERNS = (
+_TOKENS = (
     re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"),
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
     re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}"),
@@ -53,6 +54,10 @@ _PATTERNS = (
     re.compile(r"\bAIza[0-9A-Za-z_-]{30,}"),
     re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+)
+"""Keys that can be told by their own form."""
+_PATTERNS = (
+    *_TOKENS,
     re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"),
     re.compile(r"(?i)(?<=\bbearer )[A-Za-z0-9._~+/=-]{8,}"),
     re.compile(
@@ -171,6 +176,38 @@ def redact(text: str) -> str:
     for pattern in _PATTERNS:
         text = pattern.sub(_HIDDEN, text)
     return text
+
+
+def without_keys(text: str) -> str:
+    """``text`` without the keys that were used so far, letter by letter.
+
+    For what a model answers, which is kept and scored as it is otherwise: what only looks like a
+    secret stays.
+    """
+    with _lock:
+        used = sorted(_resolved, key=len, reverse=True)
+    for secret in used:
+        if len(secret) >= _SHORTEST:
+            text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def without_tokens(value: Any) -> Any:
+    """JSON values without keys: those that were used so far, and what has the form of one.
+
+    For answers that are stored: that they hold a key which somebody has shown to a model is found
+    out years later, by whoever reads the store.
+    """
+    if isinstance(value, str):
+        value = without_keys(value)
+        for pattern in _TOKENS:
+            value = pattern.sub(_HIDDEN, value)
+        return value
+    if isinstance(value, Mapping):
+        return {name: without_tokens(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_tokens(part) for part in value]
+    return value
 
 
 def _check_host(name: str, address: Address) -> None:

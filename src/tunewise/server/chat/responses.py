@@ -44,6 +44,7 @@ from tunewise.server.errors import ApiError, Json, as_api_error
 from tunewise.server.inference.protocol import Generate, Piece
 from tunewise.server.paging import Order
 from tunewise.server.state import StateDep
+from tunewise.study.keys import without_tokens
 
 if TYPE_CHECKING:
     from tunewise.server.state import ServerState
@@ -210,6 +211,7 @@ def _keep(
     state: ServerState,
     caller: Caller,
 ) -> None:
+    shown = without_tokens(response)
     with writing(state.sessions) as session:
         session.add(
             StoredResponse(
@@ -218,8 +220,9 @@ def _keep(
                 created_at=growing.created,
                 previous=growing.body.previous_response_id,
                 input=own,
-                response=response,
-                deltas=growing.deltas,
+                response=shown,
+                # As it came, a key would stand there in pieces.
+                deltas=growing.deltas if shown == response else None,
             )
         )
 

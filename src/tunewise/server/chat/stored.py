@@ -17,6 +17,7 @@ from tunewise.server.database import reading, writing
 from tunewise.server.errors import ApiError
 from tunewise.server.paging import Order, page
 from tunewise.server.state import StateDep
+from tunewise.study.keys import without_tokens
 
 if TYPE_CHECKING:
     from tunewise.server.state import ServerState
@@ -41,7 +42,7 @@ def keep(state: ServerState, caller: Caller, body: ChatBody, completion: dict[st
             created_at=completion["created"],
             model=body.model,
             messages=body.messages,
-            completion=completion,
+            completion=without_tokens(completion),
         )
         session.add(chat)
         _tag(session, chat, body.metadata)
