@@ -12,7 +12,9 @@ def main() -> None:
     """Entry point of the ``tunewise`` command; turns known errors into words and exit codes."""
     from tunewise.crash import name_folder, tell_of_threads, unforeseen
     from tunewise.errors import TunewiseError
+    from tunewise.processes import forget_working_directory
 
+    forget_working_directory()
     debug = bool(os.environ.get("TUNEWISE_DEBUG"))
     # Torch's threads wait by spinning, which slows them tenfold where the machine does other work.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

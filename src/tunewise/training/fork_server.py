@@ -28,6 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, Protocol
 
+from tunewise.processes import command, environment
+
 Task = Literal["worker", "forecast"]
 """A module of this package with ``main(folder)``, which returns the exit code."""
 
@@ -63,11 +65,11 @@ def start(task: Task, folder: Path) -> Process:
         return forked
     with (folder / "worker.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", f"tunewise.training.{task}", str(folder.absolute())],
+            command(f"tunewise.training.{task}", str(folder.absolute())),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,  # the caller's Ctrl-C is the caller's to pass on
         )
     return _Spawned(child)
@@ -130,14 +132,14 @@ class _Server:
         self.conditions = conditions
         self._owner = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            command("tunewise.training.fork_server"),
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a fresh process meets the same trouble and logs it
             # Whether there is a GPU is then asked of the driver's library: once CUDA itself was
             # asked, a forked process can use none.
-            env={**_environment(), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+            env={**environment(), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             start_new_session=True,
         )
         try:
@@ -200,12 +202,6 @@ def _close() -> None:
     if _server is not None:
         _server.close()
     _server = None
-
-
-def _environment() -> dict[str, str]:
-    # Threads that wait by spinning slow a machine that does other work at the same time down
-    # tenfold; after a short spin they should sleep.
-    return {"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", **os.environ}
 
 
 def _serve() -> int:

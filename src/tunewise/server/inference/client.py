@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +15,7 @@ from dataclasses import asdict
 from itertools import count
 from typing import Any
 
+from tunewise.processes import command, environment
 from tunewise.server.inference import wire
 from tunewise.server.inference.lanes import Lanes
 from tunewise.server.inference.limits import EngineLimits
@@ -220,18 +219,11 @@ class InferenceClient:
         return lost
 
     def _launch(self) -> None:
-        # Threads that spin while they wait for each other would starve the training beside them.
-        environment = {"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", **os.environ}
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tunewise.server.inference.process",
-                json.dumps(asdict(self._limits)),
-            ],
+            command("tunewise.server.inference.process", json.dumps(asdict(self._limits))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=environment(),
         )
         self._heard = time.monotonic()
         for target in (self._write, self._watch):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from tunewise.models.constraint import OPTIONS, SchemaCompiler, SchemaError, SchemaGuide
+from tunewise.processes import NOWHERE, command, environment
 
 TRIAL_SECONDS = 5.0
 _MOST_KEPT = 256
@@ -87,14 +87,11 @@ class Trial:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "tunewise.server.inference.schema_trial",
-                    str(self._seconds),
-                ],
+                command("tunewise.server.inference.schema_trial", str(self._seconds)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=environment(),
+                cwd=NOWHERE,
             )
         return self._process

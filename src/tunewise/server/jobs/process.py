@@ -8,11 +8,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from tunewise.processes import command, environment
 from tunewise.server.jobs.worker import HEARTBEAT, LOCK, OUTCOME
 
 
@@ -34,12 +34,11 @@ class Worker:
         self._asked_at = self._beat = None
         with (self._folder / "worker.log").open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "tunewise.server.jobs.worker", str(self._folder)],
+                command("tunewise.server.jobs.worker", str(self._folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Threads that wait by spinning would slow the server down.
-                env={"GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false", **os.environ},
+                env=environment(),
                 start_new_session=True,  # it outlives the server, and the server's Ctrl-C
             )
 
