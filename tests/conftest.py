@@ -66,8 +66,9 @@ def real_models() -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the workspace of whoever runs it."""
+    """No test writes into the workspace of whoever runs it, or what they trust."""
     monkeypatch.setenv("TUNEWISE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from candidates_kit import LIMITS, Exact, LookingEngine, jsonl, row
 from tunewise.candidates.base import NotOfferedError
+from tunewise.candidates.dense import _refuse_foreign_modules
 from tunewise.candidates.fine_tuned import FineTuned, FineTunedRag
 from tunewise.candidates.passages import cut
 from tunewise.candidates.rag import INSTRUCTION, Rag
@@ -228,6 +229,12 @@ def test_dense_models_that_cannot_be_used(tmp_path: Path) -> None:
     except ImportError:
         with pytest.raises(MissingExtraError, match="sentence_transformers"):
             Retrieval.over(docs, dense=str(other))
+    _refuse_foreign_modules(other)
+    (other / "modules.json").write_text('[{"type": "sentence_transformers.models.Pooling"}]')
+    _refuse_foreign_modules(other)
+    (other / "modules.json").write_text('[{"type": "subprocess.Popen"}]')
+    with pytest.raises(ValueError, match=r"subprocess\.Popen"):
+        _refuse_foreign_modules(other)
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "model2vec"}')

@@ -17,6 +17,7 @@ from test_training_methods import context_of, gradients, plain_log_probs, random
 from training_support import save_small_model, small_model, word_examples
 from tunewise.errors import StudyError, TrainingError, TunewiseError
 from tunewise.study.fine_tune import FineTune, Grpo
+from tunewise.study.trusted_code import find_code
 from tunewise.training.items import Item
 from tunewise.training.job import TrainingJob, TrainingStopped
 from tunewise.training.loop import train
@@ -110,6 +111,7 @@ def test_groups_that_agree_are_skipped_and_counted(job):
 
 def test_a_python_function_and_a_metric_can_reward(job):
     assert __name__ in sys.modules
+    find_code(f"{__name__}:share_of_e").trust()
     reward = {"name": f"{__name__}:share_of_e", "options": {"times": 2.0}}
     grpo = {"max_tokens": 4, "samples": 4, "updates": 2, "beta": 0.05}
     options = {"grader": None, "reward": reward, "grpo": grpo}
@@ -123,13 +125,14 @@ def test_a_python_function_and_a_metric_can_reward(job):
 def test_what_cannot_reward_is_said_before_anything_is_trained(job):
     cases = [
         ({"grader": None}, TrainingError, "needs to know what to reward"),
-        ({"grader": None, "reward": "nothing:here"}, TrainingError, "cannot be imported"),
+        ({"grader": None, "reward": "nothing:here"}, StudyError, "cannot be found"),
         ({"grader": None, "reward": "exact_matc"}, StudyError, "no metric called"),
         ({"grader": {"type": "magic"}}, TunewiseError, "fine_tune.grader"),
     ]
     for options, kind, text in cases:
         with pytest.raises(kind, match=text):
             train(replace(job, fine_tune=fine_tune(**options)))
+    find_code("operator:add").trust()
     failing = fine_tune(grader=None, reward={"name": "operator:add"})
     with pytest.raises(TrainingError, match=r"'operator:add' failed on row 'row-\d'"):
         train(replace(job, fine_tune=failing))

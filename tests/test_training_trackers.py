@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -129,6 +130,31 @@ def test_wandb_offline_keeps_no_key(
         if file.is_file() and not file.is_symlink():
             content = file.read_bytes()
             assert KEY.encode() not in content and b"deadbeef" not in content, file
+
+
+def test_wandb_takes_no_server_from_where_we_are(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    for name in ("wandb", ".wandb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings").write_text("[default]\nbase_url = https://theirs.invalid\n")
+    (tmp_path / "run").mkdir()
+    code = (
+        "from types import SimpleNamespace; from pathlib import Path\n"
+        "from tunewise.training.own_trackers import Wandb\n"
+        "run = SimpleNamespace(id='a1', name='n', config={}, folder=Path('run').absolute())\n"
+        "tracker = Wandb(run)\n"
+        "print(tracker._run.settings.base_url)\n"
+        "tracker.finish(succeeded=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "WANDB_MODE": "offline"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("https://") and "theirs" not in done.stdout
 
 
 def test_a_killed_worker_goes_on_without_doubled_steps(model: Path, tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ class StudyError(TunewiseError):
     exit_code = 2
 
 
+class UntrustedCodeError(StudyError):
+    """A study names code to be run, and its user has not said that it may be."""
+
+
 class DataError(TunewiseError):
     """A data set that cannot be read.
 

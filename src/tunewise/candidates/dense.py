@@ -67,6 +67,18 @@ def _is_static(name: str) -> bool:
     return "potion" in short or "m2v" in short or find_spec("sentence_transformers") is None
 
 
+def _refuse_foreign_modules(folder: Path) -> None:
+    """The library imports whatever class ``modules.json`` names, also without remote code."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        named = [str(module["type"]) for module in modules]
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # a hub id, or the library says what is wrong
+    foreign = [kind for kind in named if not kind.startswith("sentence_transformers.")]
+    if foreign:
+        raise ValueError(f"modules.json names code of others: {', '.join(foreign)}")
+
+
 def _static(name: str) -> Callable[[list[str]], Any]:
     from model2vec import StaticModel
 
@@ -79,5 +91,6 @@ def _static(name: str) -> Callable[[list[str]], Any]:
 def _transformer(name: str) -> Callable[[list[str]], Any]:
     from sentence_transformers import SentenceTransformer
 
+    _refuse_foreign_modules(Path(name).expanduser())
     model = SentenceTransformer(name, trust_remote_code=False)
     return lambda texts: model.encode(texts, show_progress_bar=False)

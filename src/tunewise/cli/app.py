@@ -9,6 +9,7 @@ import typer
 
 from tunewise import __version__
 from tunewise.cli.options import (
+    AllowCodeOption,
     ColumnsOption,
     DocumentsOption,
     EncodingOption,
@@ -199,6 +200,7 @@ def run(
             help="Exit with 0 FINE_TUNE, 10 DO_NOT_FINE_TUNE, 11 UNDECIDED or 12 INVALID.",
         ),
     ] = False,
+    allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -214,9 +216,10 @@ def run(
     loaded = load_study(study, overrides=overrides or [])
     reporter = reporter_of(quiet or json_output)
     if dry_run:
-        show_plan(plan_study(loaded, Workspace(workspace), reporter), json_output)
+        plan = plan_study(loaded, Workspace(workspace), reporter, allow_code=allow_code)
+        show_plan(plan, json_output)
         return
-    outcome = run_study(loaded, Workspace(workspace), reporter)
+    outcome = run_study(loaded, Workspace(workspace), reporter, allow_code=allow_code)
     show_outcome(outcome, json_output)
     if gate:
         raise typer.Exit(GATE_EXIT_CODES[outcome.verdict.verdict])
@@ -251,6 +254,7 @@ def forecast(
         bool,
         typer.Option("--explain", help="What training would use, each default with its reason."),
     ] = False,
+    allow_code: AllowCodeOption = False,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -266,7 +270,15 @@ def forecast(
         found = explain_study(loaded, Workspace(workspace), reporter, alone=False)
         show_settings(found, json_output)
         return
-    run(study, overrides, workspace, dry_run=True, json_output=json_output, quiet=quiet)
+    run(
+        study,
+        overrides,
+        workspace,
+        dry_run=True,
+        allow_code=allow_code,
+        json_output=json_output,
+        quiet=quiet,
+    )
 
 
 app.command(epilog=f"Example: {TRAIN_EXAMPLE}")(train)

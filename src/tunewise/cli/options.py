@@ -35,6 +35,13 @@ DocumentsOption = Annotated[
     typer.Option("--documents", metavar="PATH", help="Folder or file that retrieval searches."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Trust the code that the study names as a reward; remembered until it changes.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from tunewise.errors import DataError, TunewiseError
+from tunewise.errors import DataError, TunewiseError, UntrustedCodeError
 
 _TAKE_ROWS = ("audit", "init", "train")
 
@@ -16,6 +16,10 @@ def with_command(error: TunewiseError, arguments: Sequence[str]) -> TunewiseErro
     Args:
         arguments: of the command line, without the program's name.
     """
+    if isinstance(error, UntrustedCodeError):
+        command = shlex.join(["tunewise", *arguments, "--allow-code"])
+        hint = f"{error.hint}\n{command}"
+        return UntrustedCodeError(error.message, where=error.where, hint=hint)
     if not isinstance(error, DataError) or not error.options or arguments[0] not in _TAKE_ROWS:
         return error
     added = [part for option in error.options.items() for part in option]

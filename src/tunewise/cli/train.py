@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tunewise.cli.options import (
+    AllowCodeOption,
     ColumnsOption,
     EncodingOption,
     JsonOption,
@@ -83,6 +84,7 @@ def train(
         bool,
         typer.Option("--forecast", help="Show time, memory and money; train nothing."),
     ] = False,
+    allow_code: AllowCodeOption = False,
     workspace: WorkspaceOption = None,
     json_output: JsonOption = False,
     quiet: QuietOption = False,
@@ -122,6 +124,10 @@ def train(
         show_settings(explain_study(loaded, place, reporter, with_dev=with_dev), json_output)
         return
     if forecast:
-        show_planned(forecast_training(loaded, place, reporter, with_dev=with_dev), json_output)
+        planned = forecast_training(
+            loaded, place, reporter, with_dev=with_dev, allow_code=allow_code
+        )
+        show_planned(planned, json_output)
         return
-    show_training(train_study(loaded, place, reporter, out, with_dev=with_dev), json_output)
+    tuned = train_study(loaded, place, reporter, out, with_dev=with_dev, allow_code=allow_code)
+    show_training(tuned, json_output)

@@ -127,6 +127,12 @@ def _require_switchable(config: Any) -> None:
             "which is not supported",
             hint="Use a LoRA adapter, or another that peft applies inside the layers.",
         )
+    if getattr(config, "megatron_config", None):
+        # Peft imports whatever module the file names as Megatron's.
+        raise ModelError(
+            "an adapter of a Megatron model is not supported",
+            hint="Save it without `megatron_config`, as an adapter of a transformers model.",
+        )
     if getattr(config, "bias", "none") != "none":
         raise ModelError(
             f"the adapter trained the base model's biases too (`bias: {config.bias}`), and they "

@@ -18,6 +18,7 @@ from tunewise.report.document import TrainingRun
 from tunewise.routes.base import Forecast
 from tunewise.study.loading import LoadedStudy
 from tunewise.study.schema import CandidateSpec
+from tunewise.study.trusted_code import require_trusted
 from tunewise.words import plural, verb
 from tunewise.workspace import Workspace
 
@@ -63,6 +64,7 @@ def train_study(
     out: Path | None = None,
     *,
     with_dev: bool = True,
+    allow_code: bool = False,
 ) -> Tuned:
     """Fine-tune the study's first fine-tuned candidate with its first seed; nothing else.
 
@@ -72,12 +74,15 @@ def train_study(
     Args:
         out: a folder for a copy of the weights.
         with_dev: False learns from the dev rows too.
+        allow_code: the user trusts the code that the study names, as it is now.
 
     Raises:
         StudyError: ``out`` exists or cannot be made, or the study cannot be meant so.
+        UntrustedCodeError: the study names code, and nobody has allowed it.
         TrainingError: training cannot start or failed.
         WorkspaceError: the weights cannot be copied to ``out``.
     """
+    require_trusted(loaded.study.fine_tune, allow=allow_code)
     with open_session(loaded, workspace, reporter) as session:
         if out is not None:
             _check_out(out, given_back=session.capabilities.local_weights)
@@ -200,16 +205,22 @@ class PlannedTraining:
 
 
 def forecast_training(
-    loaded: LoadedStudy, workspace: Workspace, reporter: Reporter, *, with_dev: bool = True
+    loaded: LoadedStudy,
+    workspace: Workspace,
+    reporter: Reporter,
+    *,
+    with_dev: bool = True,
+    allow_code: bool = False,
 ) -> PlannedTraining:
     """What ``train_study`` would take: a few steps are measured and their weights thrown away.
 
     Args:
-        with_dev: as of ``train_study``.
+        with_dev, allow_code: as of ``train_study``.
 
     Raises:
         TunewiseError: what would stop the run before its first step.
     """
+    require_trusted(loaded.study.fine_tune, allow=allow_code)
     with open_session(loaded, workspace, reporter) as session:
         tuner, rows, dev = _alone(session, with_dev=with_dev)
         reporter.note(_rows_note(rows, dev))

@@ -22,6 +22,7 @@ from tunewise.report.files import write_report
 from tunewise.routes.base import Forecast
 from tunewise.study.loading import LoadedStudy
 from tunewise.study.schema import CandidateSpec
+from tunewise.study.trusted_code import require_trusted
 from tunewise.verdict.prices import Usage
 from tunewise.workspace import Workspace
 
@@ -36,12 +37,19 @@ class Outcome:
     verdict_json: Path
 
 
-def run_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Outcome:
+def run_study(
+    loaded: LoadedStudy, workspace: Workspace, reporter: Reporter, *, allow_code: bool = False
+) -> Outcome:
     """Run a study to its verdict, or to the gate that ends it earlier.
 
+    Args:
+        allow_code: the user trusts the code that the study names, as it is now.
+
     Raises:
+        UntrustedCodeError: it names code, and nobody has allowed it.
         TunewiseError: what the user can mend; what was finished is kept.
     """
+    require_trusted(loaded.study.fine_tune, allow=allow_code)
     with open_session(loaded, workspace, reporter) as session:
         gates = gates_of(session)
         return _write(gates.session, gates.run())
@@ -110,11 +118,21 @@ class Plan:
     split: str | None = None
 
 
-def plan_study(loaded: LoadedStudy, workspace: Workspace, reporter: Reporter) -> Plan:
-    """What a run would take; loads the data and, for training, calibrates a few seconds."""
+def plan_study(
+    loaded: LoadedStudy, workspace: Workspace, reporter: Reporter, *, allow_code: bool = False
+) -> Plan:
+    """What a run would take; loads the data and, for training, calibrates a few seconds.
+
+    Args:
+        allow_code: as in :func:`run_study`.
+
+    Raises:
+        UntrustedCodeError: the study names code, and nobody has allowed it.
+    """
     from tunewise.data.questions import together
     from tunewise.verdict.planning import GUESSED_DISCORDANCE, mde_from_discordance
 
+    require_trusted(loaded.study.fine_tune, allow=allow_code)
     with open_session(loaded, workspace, reporter) as session:
         gates = gates_of(session)
         split, tested, folds = session.prepared.split.how.get("why"), gates.session.test, 1

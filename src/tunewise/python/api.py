@@ -107,6 +107,7 @@ def run(
     *,
     rows: str | Path | Rows | None = None,
     set: Sequence[str] = (),
+    allow_code: bool = False,
     workspace: str | Path | None = None,
     progress: bool = True,
     **keys: Any,
@@ -118,6 +119,7 @@ def run(
         rows: instead of a study: a file or mappings, for which the study is made as ``init`` does.
         keys: keys of a study by name, ``effort="quick"``; they go before those of ``study``.
         set: changes of keys, ``"effort=quick"``.
+        allow_code: trust the code that the study names as a reward; remembered until it changes.
         workspace: where results lie; ``$TUNEWISE_HOME`` or ``.tunewise`` by default.
 
     Raises:
@@ -126,9 +128,8 @@ def run(
     from tunewise.pipeline.run import run_study
 
     place = _workspace(workspace)
-    return Verdicted(
-        run_study(keyed_study(study, place, set, rows, keys), place, _reporter(progress))
-    )
+    loaded = keyed_study(study, place, set, rows, keys)
+    return Verdicted(run_study(loaded, place, _reporter(progress), allow_code=allow_code))
 
 
 def forecast(
@@ -136,6 +137,7 @@ def forecast(
     *,
     rows: str | Path | Rows | None = None,
     set: Sequence[str] = (),
+    allow_code: bool = False,
     workspace: str | Path | None = None,
     progress: bool = True,
     **keys: Any,
@@ -143,7 +145,7 @@ def forecast(
     """What a run would take in time, memory and money, as ``tunewise forecast``.
 
     Args:
-        study, rows, keys, set, workspace: as in ``run``.
+        study, rows, keys, set, allow_code, workspace: as in ``run``.
 
     Raises:
         TunewiseError: what the user can mend.
@@ -151,9 +153,8 @@ def forecast(
     from tunewise.pipeline.run import plan_study
 
     place = _workspace(workspace)
-    return Forecasted(
-        plan_study(keyed_study(study, place, set, rows, keys), place, _reporter(progress))
-    )
+    loaded = keyed_study(study, place, set, rows, keys)
+    return Forecasted(plan_study(loaded, place, _reporter(progress), allow_code=allow_code))
 
 
 def train(
@@ -172,6 +173,7 @@ def train(
     seed: int | None = None,
     set: Sequence[str] = (),
     out: str | Path | None = None,
+    allow_code: bool = False,
     workspace: str | Path | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -191,6 +193,7 @@ def train(
         seed: of the training.
         set: other keys of a study, ``"fine_tune.lora.rank=32"``.
         out: copy the tuned weights to this folder.
+        allow_code: as in ``run``.
 
     Raises:
         UsageError: rows without a model.
@@ -217,7 +220,7 @@ def train(
     )
     loaded = training_study(as_file(data, place), flags, list(set))
     copied = None if out is None else Path(out)
-    return Trained(train_study(loaded, place, _reporter(progress), copied))
+    return Trained(train_study(loaded, place, _reporter(progress), copied, allow_code=allow_code))
 
 
 @overload

@@ -70,7 +70,7 @@ class Reward(Strict):
 
     name: str = Field(
         description="a metric (`exact_match`, …), or `module:function` of your own, called with "
-        "the example and the completion"
+        "the example and the completion; it runs only where you allow it (`--allow-code`)"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the metric")
 

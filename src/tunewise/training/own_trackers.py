@@ -5,6 +5,7 @@ Each class declares in ``needs`` the module that it imports, and the package tha
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import time
@@ -96,6 +97,10 @@ class Wandb:
 
     def __init__(self, run: TrackedRun) -> None:
         wandb = _module("wandb")
+        # It reads `wandb/settings` where it is set up, and where we are that may have come with
+        # somebody's data: the key would go to whatever server is named there.
+        with contextlib.chdir(run.folder):
+            wandb.setup()
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run.id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tunewise.data.chat import Completion, Example
 from tunewise.errors import StudyError, TrainingError, TunewiseError
 from tunewise.study.schema import FineTune
+from tunewise.study.trusted_code import find_code
 
 if TYPE_CHECKING:
     from tunewise.scoring.graders import RewardFunction
@@ -41,6 +41,7 @@ def open_rewards(fine_tune: FineTune) -> Rewards:
 
     Raises:
         TrainingError: neither is given, or the function cannot be imported.
+        UntrustedCodeError: the function is code that the user has not allowed.
         StudyError: no such metric, or wrong options of one.
         GraderError, SandboxError: the grader cannot be meant as written, or not run here.
     """
@@ -80,18 +81,20 @@ class _Metric:
 
 
 class _Function:
-    """``module:function`` of the user's, which is imported and runs with all rights."""
+    """``module:function`` of the user's, which runs with all rights where they allow it."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
-        module, _, attribute = name.partition(":")
         self._name, self._options = name, dict(options)
         try:
-            self._function = getattr(importlib.import_module(module), attribute)
+            self._function = find_code(name).load()
+        except StudyError:
+            raise
         except Exception as error:  # a module may fail in any way while it is imported
             raise TrainingError(
                 f"the reward {name!r} cannot be imported: {type(error).__name__}: {error}",
                 where="fine_tune.reward",
-                hint="Write `module:function`; the module must be installed or on PYTHONPATH.",
+                hint="It is loaded from its one file; what that imports must be installed or on "
+                "PYTHONPATH.",
             ) from error
         if not callable(self._function):
             raise TrainingError(f"{name!r} is not a function", where="fine_tune.reward")
