@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,17 @@ def test_an_adapter_that_would_write_into_the_base_is_refused(
     with pytest.raises(ModelError, match=r"no counterpart, such as .*embed_tokens"):
         loaded.attach(folder)
     assert torch.equal(logits(loaded, None), before)
+
+
+def test_an_adapter_that_names_a_module_is_refused(tmp_path: Path) -> None:
+    loaded = load(save_model(tmp_path / "base"))
+    adapter = lora(loaded, tmp_path / "adapter", 1)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config |= {"megatron_config": {"x": 1}, "megatron_core": "antigravity"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="Megatron"):
+        loaded.attach(adapter)
+    assert "antigravity" not in sys.modules
 
 
 def test_trained_biases_are_refused(tmp_path: Path) -> None:
