@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,7 +21,9 @@ from models_support import make_tokenizer
 from server_support import chats, client, finished, running_server, upload_rows
 from training_support import save_small_model, word_examples
 from tunewise.data.chat import Example, Request
+from tunewise.errors import TrainingError
 from tunewise.models.loading import load_local
+from tunewise.models.local_engine import LocalEngine
 from tunewise.models.names import parse_model
 from tunewise.models.opening import open_engine
 from tunewise.models.template_date import with_date
@@ -200,6 +203,35 @@ def test_all_weights_keep_their_date_and_pass_it_on(
     assert engine._prompts([Request(row.prompt)]) == [wanted]  # type: ignore[attr-defined]
     assert date_of(str(result.model), None, LATER) == BEFORE
     assert date_of(str(model), None, LATER) == LATER
+
+
+@pytest.mark.parametrize("kind", ["judge", "grader"])
+def test_who_grades_within_a_training_is_given_the_trainings_date(
+    kind: str,
+    model: Path,
+    tmp_path: Path,
+    today: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dates: list[str] = []
+    answer = LocalEngine.answer
+
+    def noted(self: LocalEngine, *given: Any, **more: Any) -> Any:
+        if any("Grade" in str(m["content"]) for r in given[0] for m in r.messages):
+            dates.append(self.date)
+        return answer(self, *given, **more)
+
+    monkeypatch.setattr(LocalEngine, "answer", noted)
+    asked = {"role": "user", "content": "Grade {{sample.output_text}}?"}
+    grader = {"type": "score_model", "name": "g", "model": str(model), "input": [asked]}
+    judge = {"name": "judge", "options": {"model": str(model), "criteria": "Grade it."}}
+    what = {"judge": {"reward": judge}, "grader": {"grader": grader}}[kind]
+    tuned = {"method": "grpo", "batch_size": 2, "grpo": {"samples": 2, "max_tokens": 2}, **what}
+    job = job_on(model, tmp_path / "run", date=BEFORE)
+    today(LATER)
+    with contextlib.suppress(TrainingError):  # a model of noise gives no grades to learn from
+        train(replace(job, fine_tune=FineTune.model_validate(tuned), epochs=1))
+    assert dates and set(dates) == {BEFORE}
 
 
 def test_a_study_keeps_the_date_of_its_first_run(

@@ -12,7 +12,7 @@ import yaml
 
 from tunewise.data.read import read_examples
 from tunewise.pipeline.inputs import StageInputs
-from tunewise.pipeline.opening import open_test
+from tunewise.pipeline.ledger import open_test
 from tunewise.pipeline.prepare import old_hash, row_keys
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.session import Session

@@ -21,7 +21,7 @@ from tunewise.pipeline.askable import askable_stage
 from tunewise.pipeline.breakdown import check_slices
 from tunewise.pipeline.fold_choice import folds_of
 from tunewise.pipeline.gates import Gates
-from tunewise.pipeline.opening import open_test
+from tunewise.pipeline.ledger import open_test
 from tunewise.pipeline.prepare import Prepared, audit_stage
 from tunewise.pipeline.session import Session
 from tunewise.pipeline.store import Item

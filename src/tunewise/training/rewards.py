@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunewise.data.chat import Completion, Example
@@ -36,8 +37,12 @@ class Rewards(Protocol):
         ...
 
 
-def open_rewards(fine_tune: FineTune) -> Rewards:
+def open_rewards(fine_tune: FineTune, date: str | None = None) -> Rewards:
     """What ``fine_tune.reward`` or ``fine_tune.grader`` names.
+
+    Args:
+        date: ISO 8601, what the chat templates of models on this machine that grade are given as
+            today's: a run that goes on tomorrow must grade as it did; None is the day itself.
 
     Raises:
         TrainingError: neither is given, or the function cannot be imported.
@@ -46,7 +51,7 @@ def open_rewards(fine_tune: FineTune) -> Rewards:
         GraderError, SandboxError: the grader cannot be meant as written, or not run here.
     """
     if fine_tune.grader is not None:
-        return _Grader(fine_tune.grader)
+        return _Grader(fine_tune.grader, date)
     if fine_tune.reward is None:
         raise TrainingError(
             "grpo needs to know what to reward",
@@ -55,18 +60,18 @@ def open_rewards(fine_tune: FineTune) -> Rewards:
         )
     if ":" in fine_tune.reward.name:
         return _Function(fine_tune.reward.name, fine_tune.reward.options)
-    return _Metric(fine_tune.reward.name, fine_tune.reward.options)
+    return _Metric(fine_tune.reward.name, fine_tune.reward.options, date)
 
 
 class _Metric:
     """An item score of the project's scorers, from 0 to 1."""
 
-    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any], date: str | None) -> None:
         from tunewise.models.opening import open_engine
         from tunewise.scoring.registry import get_scorer
 
         try:
-            self._scorer = get_scorer(name, options, engines=open_engine)
+            self._scorer = get_scorer(name, options, engines=partial(open_engine, date=date))
         except StudyError as error:
             place = (error.where or "").replace("metric", "fine_tune.reward", 1)
             raise StudyError(error.message, where=place or None, hint=error.hint) from None
@@ -125,12 +130,13 @@ class _Function:
 
 
 class _Grader:
-    def __init__(self, grader: Mapping[str, Any]) -> None:
+    def __init__(self, grader: Mapping[str, Any], date: str | None) -> None:
         from tunewise.models.opening import open_engine
         from tunewise.scoring.graders import Engines, asking, reward_function
 
         try:
-            self._run: RewardFunction = reward_function(grader, Engines(ask=asking(open_engine)))
+            asked = asking(partial(open_engine, date=date))
+            self._run: RewardFunction = reward_function(grader, Engines(ask=asked))
         except TunewiseError as error:
             if error.where:
                 error.where = f"fine_tune.{error.where}"

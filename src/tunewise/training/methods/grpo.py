@@ -93,7 +93,7 @@ class GroupRelativePolicy(Method):
     def encode(
         self, encoder: Encoder, examples: Sequence[Example], limit: int | None
     ) -> tuple[Items, list[Finding]]:
-        self._rewards = self._rewards or open_rewards(self.fine_tune)
+        self._rewards = self._rewards or open_rewards(self.fine_tune, encoder.date)
         self._limit = limit
         items, book = Items(), FindingBook()
         for number, example in enumerate(examples):
