@@ -23,6 +23,7 @@ from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.run import Outcome, report_study, run_study
 from tunewise.routes import local
 from tunewise.study.loading import load_study
+from tunewise.training import forecast as training_forecast
 from tunewise.training.job import TrainingJob
 from tunewise.training.job_files import read_job
 from tunewise.training.loop import Run
@@ -104,7 +105,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(LocalEngine, "iterate_rows", iterate_rows)
     monkeypatch.setattr(Run, "run", run)
+
+    def measure(kind: Any, folder: Path) -> Any:
+        counts["forecasts"] += 1
+        return elsewhere(kind, folder)
+
     monkeypatch.setattr(local, "start", start)
+    monkeypatch.setattr(training_forecast, "start", measure)
     return counts
 
 
@@ -213,7 +220,7 @@ def test_another_prompt_asks_trains_and_looks_again(
 ) -> None:
     again = project.run(prompt="Which of the two is it, warm or cold?")
     assert counted["requests"] >= 2 * (12 + 20)
-    assert (counted["tries"], counted["trainings"]) == (2, 1)
+    assert (counted["tries"], counted["trainings"], counted["forecasts"]) == (2, 1, 1)
     assert House.asked == Counter(), "it has a prompt of its own"
     assert again.verdict.test.opened == 2
     assert any("This is look 2" in text for text in again.verdict.warnings)

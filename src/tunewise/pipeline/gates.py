@@ -19,9 +19,9 @@ from tunewise.pipeline.askable import askable_stage
 from tunewise.pipeline.breakdown import check_slices
 from tunewise.pipeline.evidence import Arm, Bench, champion, load_arm
 from tunewise.pipeline.judge import judge
+from tunewise.pipeline.ledger import open_test
 from tunewise.pipeline.measure import mean_score, recorded_gaps, refuse_failures, scored_items
 from tunewise.pipeline.measured import Case
-from tunewise.pipeline.ledger import open_test
 from tunewise.pipeline.prepare import audit_stage
 from tunewise.pipeline.session import Session
 from tunewise.pipeline.store import Item

@@ -1,4 +1,4 @@
-"""Trainings that another study of the workspace has finished: found by content, not trained again.
+"""Trainings and forecasts of another study of the workspace: found by content, not made again.
 
 A study keeps what it trains in ``studies/<name>/training``, each run in a folder named by the hash
 of all that determines its weights. A study that was renamed, or one with another question to the
@@ -9,14 +9,19 @@ do that, so that each study can be removed alone and nothing lies there twice.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
+from tunewise.data.chat import canonical_hash
 from tunewise.digests import DamagedError, hold
 from tunewise.errors import WorkspaceError
+from tunewise.routes.base import Forecast
 from tunewise.training.job import TrainingJob
-from tunewise.workspace import read_json
+from tunewise.workspace import read_json, write_json_atomic
 
 _LEFT = shutil.ignore_patterns("checkpoints", "epochs", "sweep", ".*")
 
@@ -78,3 +83,33 @@ def _same_or_copy(source: str, target: str) -> None:
         except OSError:
             pass
     shutil.copy2(source, target)
+
+
+def forecast_once(job: TrainingJob, training: Path, measure: Callable[[], Forecast]) -> Forecast:
+    """The forecast of a job, measured where no study of the workspace has measured it here.
+
+    Args:
+        training: the study's folder of trainings.
+        measure: takes seconds, and the memory of a training.
+    """
+    name = f"{canonical_hash([job.key, _machine()])[:16]}.json"
+    places = [training / "forecasts", *_elsewhere(training, "forecasts")]
+    for place in places:
+        try:
+            found = Forecast(**read_json(place / name))
+        except (OSError, WorkspaceError, TypeError):
+            continue  # not there, or damaged: measured again
+        break
+    else:
+        found = measure()
+    # In the study's own folder too, so that each study can be removed alone.
+    write_json_atomic(places[0] / name, asdict(found))
+    return found
+
+
+def _machine() -> list[object]:
+    """What the time and the memory of a training hang on, beside the job."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    libraries = [version(name) for name in ("torch", "transformers")]
+    return [platform.node(), platform.machine(), cores, threads, *libraries]

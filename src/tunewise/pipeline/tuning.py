@@ -14,7 +14,7 @@ from tunewise.errors import BudgetError, StudyError, TrainingError
 from tunewise.models.raw_form import Form
 from tunewise.models.template_date import today
 from tunewise.pipeline.following import Follower, wait
-from tunewise.pipeline.kept_trainings import bring, trial_folders
+from tunewise.pipeline.kept_trainings import bring, forecast_once, trial_folders
 from tunewise.pipeline.reporter import Reporter
 from tunewise.report.document import TrainingRun
 from tunewise.routes.base import Forecast, Route, open_route
@@ -200,7 +200,10 @@ class Tuner:
 
     def forecast(self) -> Forecast:
         """Time, memory and money of one full run."""
-        return self.route.forecast(self.job(1e-4, seeds_of(self.study)[0], self.train))
+        job = self.job(1e-4, seeds_of(self.study)[0], self.train)
+        if not self.on_this_machine:
+            return self.route.forecast(job)
+        return forecast_once(job, self.folder, lambda: self.route.forecast(job))
 
     def learning_rates(self) -> list[float]:
         """The learning rates to choose from: those that are given, or the usual ones.
