@@ -22,6 +22,7 @@ from server_support import chats, client, finished, running_server, upload_rows
 from training_support import save_small_model, word_examples
 from tunewise.data.chat import Example, Request
 from tunewise.errors import TrainingError
+from tunewise.models.engine import Engine
 from tunewise.models.loading import load_local
 from tunewise.models.local_engine import LocalEngine
 from tunewise.models.names import parse_model
@@ -78,6 +79,12 @@ def today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
 def encoder(model: Path, date: str) -> Encoder:
     loaded = load_local(parse_model(str(model)))
     return Encoder(loaded.tokenizer, loaded.end_ids, date=date)
+
+
+def prompts(engine: Engine, requests: list[Request]) -> list[Any]:
+    """The tokens that a local engine asks its model with."""
+    assert isinstance(engine, LocalEngine)
+    return engine._prompts(engine._texts(requests))
 
 
 def tokens_of(model: Path) -> Callable[[Example], int]:
@@ -161,8 +168,8 @@ def test_a_run_that_goes_on_after_midnight_learns_the_same(
     row = job.examples[0]
     tuned, base = (open_engine(str(model), adapter=a) for a in (result.adapter, None))
     asked = [Request(row.prompt)]
-    assert tuned._prompts(asked) == [encoder(model, BEFORE).encode_prompt(row)]  # type: ignore[attr-defined]
-    assert base._prompts(asked) == [encoder(model, LATER).encode_prompt(row)]  # type: ignore[attr-defined]
+    assert prompts(tuned, asked) == [encoder(model, BEFORE).encode_prompt(row)]
+    assert prompts(base, asked) == [encoder(model, LATER).encode_prompt(row)]
     assert base.revision.endswith(f"@{LATER}") and tuned.revision.endswith(f"@{BEFORE}")
 
 
@@ -200,7 +207,7 @@ def test_all_weights_keep_their_date_and_pass_it_on(
     engine = open_engine(str(result.model), date=LATER)
     row = job.examples[0]
     wanted = encoder(model, BEFORE).encode_prompt(row)
-    assert engine._prompts([Request(row.prompt)]) == [wanted]  # type: ignore[attr-defined]
+    assert prompts(engine, [Request(row.prompt)]) == [wanted]
     assert date_of(str(result.model), None, LATER) == BEFORE
     assert date_of(str(model), None, LATER) == LATER
 
