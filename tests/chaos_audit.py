@@ -9,9 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from chaos_ledger import Ledger, PromisedJob
 from server_support import Running, call
+from tunewise.server.database import open_engine
 
+_NEEDED = "SELECT blob FROM files WHERE deleted_at IS NULL UNION SELECT blob FROM upload_parts"
 ONCE = (
     "Created fine-tuning job",
     "Validating training file",
@@ -89,19 +93,23 @@ def _audit_story(running: Running, job: dict[str, Any], promised: PromisedJob) -
         assert job["fine_tuned_model"] is None
 
 
-def audit_disk(home: Path) -> None:
+def audit_disk(home: Path, database: str | None = None) -> None:
     """Check the folder of a server that was stopped: the database is whole, each content is what
-    its name says, and none is there that nothing needs."""
-    with closing(sqlite3.connect(home / "tunewise.db")) as database:
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
-        needed = {
-            row[0]
-            for row in database.execute(
-                "SELECT blob FROM files WHERE deleted_at IS NULL "
-                "UNION SELECT blob FROM upload_parts"
-            )
-        }
+    its name says, and none is there that nothing needs.
+
+    Args:
+        database: its URL; None is the SQLite of this folder.
+    """
+    if database is None:
+        with closing(sqlite3.connect(home / "tunewise.db")) as opened:
+            assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert opened.execute("PRAGMA foreign_key_check").fetchall() == []
+            needed = {row[0] for row in opened.execute(_NEEDED)}
+    else:
+        engine = open_engine(database)
+        with engine.connect() as connection:
+            needed = set(connection.scalars(text(_NEEDED)))
+        engine.dispose()
     found = {path.name: path for path in (home / "files").glob("??/*")}
     assert found.keys() == needed
     for digest, path in found.items():

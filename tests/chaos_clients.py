@@ -54,12 +54,14 @@ class Client(ABC):
         return {"Idempotency-Key": f"{self.name}-{next(self._keys)}"}
 
     def once(self, method: str, path: str, **options: Any) -> httpx2.Response | None:
-        """One request; None where the server died before it answered in full."""
+        """One request; None where the server, or its database, died before it answered in full."""
         headers = {**self._headers, **options.pop("headers", {})}
         try:
-            return self._http.request(method, path, headers=headers, **options)
+            answer = self._http.request(method, path, headers=headers, **options)
         except httpx2.TransportError:
             return None
+        away = answer.status_code == 503 and "database_unavailable" in answer.text
+        return None if away else answer
 
     def insist(self, method: str, path: str, **options: Any) -> tuple[httpx2.Response, bool]:
         """Send a request until it is answered; and whether it was sent more than once."""
@@ -154,6 +156,8 @@ class Chats(Client):
             return
         assert answer.status_code == 200, answer.text
         self.ledger.answers += 1
+        if "x-tunewise-warning" in answer.headers:
+            return  # it was computed while the database was away, and says that it is not stored
         found = _streamed(answer.text) if body["stream"] else _plain(answer.json())
         if found is not None:
             self.ledger.chats[found[0]] = found[1]

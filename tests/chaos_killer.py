@@ -1,4 +1,4 @@
-"""Ends a server, its workers and its engine with SIGKILL, and starts the server again."""
+"""Ends a server, its workers, its engine and its database with SIGKILL; what must, starts again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from chaos_ledger import Ledger
 from cli_support import COMMAND, environment
+from postgres_support import Cluster
 from server_support import Server, start_server
+from tunewise.server import keys
+from tunewise.server.settings import load_settings
+
+DATABASE = "chaos"
 
 
 class Killer:
@@ -23,12 +29,27 @@ class Killer:
         kills: how many processes of each kind were killed.
     """
 
-    def __init__(self, home: Path, ledger: Ledger, seed: int) -> None:
+    def __init__(
+        self, home: Path, ledger: Ledger, seed: int, cluster: Cluster | None = None
+    ) -> None:
         self._random = random.Random(f"killer {seed}")
         self._ledger = ledger
-        self._settings = {"port": _free_port(), "worker_threads": 1, "workers": 2}
-        self.kills = {"server": 0, "worker": 0, "engine": 0, "start": 0}
-        self.server: Server = start_server(home, **self._settings)
+        self._cluster = cluster
+        self._settings: dict[str, Any] = {
+            "port": _free_port(), "worker_threads": 1, "workers": 2
+        }  # fmt: skip
+        key = None
+        if cluster is not None:
+            url = self._settings["database"] = cluster.database(DATABASE)
+            settings = load_settings(None, {"home": home, "database": url})
+            key = keys.create(settings, "default", "", True, None)
+        self.kills = {"server": 0, "worker": 0, "engine": 0, "start": 0, "database": 0}
+        self.server: Server = start_server(home, key=key, **self._settings)
+
+    @property
+    def database(self) -> str | None:
+        """The URL of the server's database; None for its own SQLite."""
+        return self._settings.get("database")
 
     def strike(self, what: str) -> None:
         """Kill something of this kind, at a random moment from now on; where there is none, the
@@ -38,6 +59,9 @@ class Killer:
             found = self._workers()
         elif what == "engine":
             found = _children(self.server.process.pid, "inference.process")
+        elif what in ("backend", "postgres"):
+            self._kill_database(whole=what == "postgres")
+            return
         else:
             found = []
         if found:
@@ -56,6 +80,16 @@ class Killer:
         running = self.server.running
         self.server = start_server(running.home, key=running.key, **self._settings)
         self._ledger.note("started again")
+
+    def _kill_database(self, *, whole: bool) -> None:
+        """Kill all of PostgreSQL, or what serves one connection, after which it recovers."""
+        assert self._cluster is not None
+        if whole:
+            self._cluster.kill()
+        else:
+            self._cluster.kill_backend(DATABASE)
+        self.kills["database"] += 1
+        self._ledger.note("KILL", kind="database", whole=whole)
 
     def _die_while_starting(self) -> None:
         home = self.server.running.home

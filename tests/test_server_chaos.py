@@ -20,21 +20,26 @@ from chaos_audit import audit, audit_disk
 from chaos_clients import Chats, Client, Files, Jobs, Parts
 from chaos_killer import Killer
 from chaos_ledger import Ledger
+from postgres_support import Cluster, running_cluster
 
 FINISH_SECONDS = 240
 
 
-def rampage(folder: Path, *, seed: int, kills: list[str], jobs: int) -> Ledger:
+def rampage(
+    folder: Path, *, seed: int, kills: list[str], jobs: int, cluster: Cluster | None = None
+) -> Ledger:
     """Let clients and killer loose on a server, then let the server finish, and audit it.
 
     Args:
         seed: of all that is random but the machine's own pace.
         kills: what is killed, in this order: ``server``, ``worker``, ``engine``, or ``start``: the
-            server, and the next one while it starts.
+            server, and the next one while it starts; of PostgreSQL ``backend``, the process of one
+            connection, or ``postgres``, all of it.
         jobs: fine-tuning jobs that are made meanwhile.
+        cluster: where the database is; None is SQLite in the server's folder.
     """
     ledger = Ledger(folder / "chaos.jsonl")
-    killer = Killer(folder / "server", ledger, seed)
+    killer = Killer(folder / "server", ledger, seed, cluster)
     running = killer.server.running
     stop = threading.Event()
     training = Jobs(running, ledger, seed, jobs)
@@ -64,7 +69,7 @@ def rampage(folder: Path, *, seed: int, kills: list[str], jobs: int) -> Ledger:
         audit(running, ledger)
         assert killer.server.stop() == 0
         assert "Traceback" not in killer.server.log.read_text()
-        audit_disk(running.home)
+        audit_disk(running.home, killer.database)
     finally:
         if killer.server.process.poll() is None:
             killer.server.stop()
@@ -100,4 +105,15 @@ def test_three_kills(tmp_path: Path) -> None:
 def test_thirty_kills(tmp_path: Path) -> None:
     kinds = ["server"] * 4 + ["worker"] * 3 + ["engine"] * 2 + ["start"]
     ledger = rampage(tmp_path, seed=30, kills=random.Random(30).choices(kinds, k=30), jobs=12)
+    assert len(ledger.files) >= 30 and ledger.chats
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_thirty_kills_on_postgresql(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    kinds = ["server"] * 3 + ["worker"] * 2 + ["backend"] * 3 + ["postgres"] * 2
+    kills = random.Random(31).choices(kinds, k=30)
+    with running_cluster() as cluster:
+        ledger = rampage(tmp_path, seed=31, kills=kills, jobs=12, cluster=cluster)
     assert len(ledger.files) >= 30 and ledger.chats

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,9 +24,10 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
 from cli_support import COMMAND, environment
+from postgres_support import Cluster, running_cluster
 from server_support import Running, call, chats, client, envelope, running_server
 from tunewise.errors import DataError, WorkspaceError
-from tunewise.server import keys
+from tunewise.server import alone, keys
 from tunewise.server.database import (
     Base,
     load_tables,
@@ -45,58 +43,19 @@ from tunewise.server.migrations.run import upgrade
 from tunewise.server.settings import load_settings
 
 MODEL = "gpt-4o-mini-2024-07-18"
-NOBODY = 65534
-"""Of the system's users; PostgreSQL does not run as root."""
-
-
-def _binaries() -> Path | None:
-    found = shutil.which("pg_ctl")
-    places = [Path(found).parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((p for p in places if (p / "initdb").exists() and (p / "pg_ctl").exists()), None)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The URL of a running PostgreSQL, without a database's name."""
-    binaries = _binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL here (initdb and pg_ctl)")
-    who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="tunewise-pg-"))
-    if who:
-        os.chown(folder, NOBODY, NOBODY)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = folder / "data"
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-
-    def run(name: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [binaries / name, "-D", data, *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            **who,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    try:
-        run("initdb", "-U", "tunewise", "-A", "trust", "-E", "UTF8", "--no-sync")
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield f"postgresql://tunewise@127.0.0.1:{port}"
-        finally:
-            run("pg_ctl", "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def server(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
-    url = _database(cluster, "served")
+def server(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, str]]:
+    url = cluster.database("served")
     home = tmp_path_factory.mktemp("postgres")
     settings = load_settings(None, {"home": home / "server", "database": url})
     key = keys.create(settings, "default", "", True, None)
@@ -107,17 +66,9 @@ def server(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 
 @pytest.fixture
-def url(cluster: str, request: pytest.FixtureRequest) -> str:
+def url(cluster: Cluster, request: pytest.FixtureRequest) -> str:
     """A new and empty database."""
-    return _database(cluster, request.node.name[:40].lower())
-
-
-def _database(cluster: str, name: str) -> str:
-    engine = open_engine(f"{cluster}/postgres").execution_options(isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
-    engine.dispose()
-    return f"{cluster}/{name}"
+    return cluster.database(request.node.name[:40].lower())
 
 
 def test_migrations_make_the_same_tables(url: str) -> None:
@@ -161,11 +112,11 @@ def test_processes_that_start_together_migrate_once(url: str, tmp_path: Path) ->
         assert process.returncode == 0, words
 
 
-def test_a_server_that_is_not_there_is_said_so(cluster: str) -> None:
+def test_a_server_that_is_not_there_is_said_so(cluster: Cluster) -> None:
     with pytest.raises(WorkspaceError, match="cannot be opened") as caught:
-        open_database(f"{cluster}/missing")
+        open_database(f"{cluster.url}/missing")
     assert "Does it run there" in str(caught.value)
-    parsed = make_url(cluster).set(port=1, password="hush-hush", database="x")
+    parsed = make_url(cluster.url).set(port=1, password="hush-hush", database="x")
     with pytest.raises(WorkspaceError, match="cannot be opened") as caught:
         open_database(parsed.render_as_string(hide_password=False))
     assert "hush-hush" not in str(caught.value)
@@ -333,3 +284,93 @@ def test_backup_names_postgresqls_own_way(server: tuple[Running, str], tmp_path:
     )
     assert done.returncode == 2 and "pg_dump" in done.stderr, done.stderr
     assert not (tmp_path / "b.tar").exists()
+
+
+def test_a_database_that_was_killed_and_came_back(
+    cluster: Cluster, server: tuple[Running, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, url = server
+    statuses: list[int] = []
+
+    def upload(name: str) -> str:
+        """Send a file until it is stored; only a database that is away may be in the way."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            answer = call(
+                running, "POST", "/v1/files", files={"file": (name, name.encode())},
+                data={"purpose": "user_data"}, headers={"Idempotency-Key": name},
+            )  # fmt: skip
+            statuses.append(answer.status_code)
+            if answer.status_code == 200:
+                return str(answer.json()["id"])
+            envelope(answer, 503, "database_unavailable")
+            assert answer.headers["retry-after"]
+            time.sleep(0.05)
+        raise AssertionError("it does not come back")
+
+    before = upload("before")
+    cluster.kill_backend("served", of_lock=alone.SERVER_LOCK)
+    assert upload("during") != before
+    cluster.stop()
+    stopped = call(running, "GET", "/v1/files")
+    envelope(stopped, 503, "database_unavailable")
+    assert call(running, "GET", "/healthz").status_code == 200
+    cluster.start()
+    upload("after")
+    with client(running) as api:
+        names = [file.filename for file in api.files.list(purpose="user_data")]
+    assert names == ["after", "during", "before"]
+
+    def locked() -> bool:
+        engine = open_engine(url)
+        with engine.connect() as connection:
+            query = text("SELECT count(*) FROM pg_locks WHERE objid = :lock AND granted")
+            held = connection.scalar(query, {"lock": alone.SERVER_LOCK})
+        engine.dispose()
+        return bool(held)
+
+    end = time.monotonic() + 10
+    while not locked():  # it went with the connection, and is taken again
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    monkeypatch.setattr(alone, "_SERVER_SECONDS", 0.0)
+    with pytest.raises(WorkspaceError, match="another server works"), alone.only_server(url):
+        pass
+
+
+def test_a_server_that_lost_its_database_to_another_stops(cluster: Cluster, url: str) -> None:
+    code = (
+        "import sys, time\nfrom tunewise.errors import WorkspaceError\n"
+        "from tunewise.server import alone\n"
+        "alone._SERVER_SECONDS = 0.5\n"
+        "try:\n"
+        "    with alone.only_server(sys.argv[1]):\n"
+        "        print('alone', flush=True)\n"
+        "        time.sleep(60)\n"
+        "except WorkspaceError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    stop = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", stop + code, url],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as first:  # fmt: skip
+        assert first.stdout is not None
+        assert first.stdout.readline() == "alone\n"
+        engine = open_engine(url)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+            # It waits for the lock, so that it has it as soon as the first one's connection ends.
+            with ThreadPoolExecutor(1) as pool:
+                query = text(f"SELECT pg_advisory_lock({alone.SERVER_LOCK})")
+                waiting = pool.submit(other.execute, query)
+                time.sleep(0.3)
+                end_it = text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                    f"WHERE objid = {alone.SERVER_LOCK} AND granted"
+                )
+                with engine.connect() as ending:
+                    ending.execute(end_it)
+                waiting.result(timeout=20)
+            _, words = first.communicate(timeout=30)
+        engine.dispose()
+    assert first.returncode == 1 and "another server works on this database" in words, words

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import importlib.util
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Engine, Integer, String, create_engine, event, text
 from sqlalchemy.engine import Connection, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from tunewise.errors import DataError, UsageError, WorkspaceError
+from tunewise.errors import DataError, UsageError
 from tunewise.releases import import_failed
-from tunewise.study.keys import redact
 
 Sessions = sessionmaker[Session]
 
@@ -33,13 +30,8 @@ TABLES = (
 _WRITING = "tunewise_writing"
 WRITING: dict[str, Any] = {_WRITING: True}
 """Execution options of a connection whose transactions write."""
-_WRITE_LOCK = 0x74756E65  # of PostgreSQL's advisory locks: ours, for as long as a transaction
-_SERVER_LOCK = _WRITE_LOCK + 1  # for as long as a server runs
-_SERVER_SECONDS = 10.0
-"""Until the lock of a server that was killed is free at the latest, once its connection is seen
-to be broken."""
-_SQLITE_SECONDS = 1.0
-"""Until the lock of a server that is just ending is free."""
+WRITE_LOCK = 0x74756E65
+"""Of PostgreSQL's advisory locks: ours, for as long as a transaction writes."""
 _BUSY_SECONDS = 30
 
 
@@ -153,87 +145,7 @@ def writing(sessions: Sessions) -> Iterator[Session]:
 def write_alone(connection: Connection) -> None:
     """Wait until no other transaction writes; of SQLite, ``WRITING`` has done so already."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})"))
-
-
-@contextmanager
-def only_server(url: str) -> Iterator[None]:
-    """Be the only server that works on the database: files and weights lie in one server's folder.
-
-    Taken before the database is opened, so that nobody migrates what another server works on.
-
-    Raises:
-        UsageError: the URL is wrong.
-        WorkspaceError: another server does.
-    """
-    engine = open_engine(url)
-    try:
-        alone = _alone_on_sqlite if engine.dialect.name == "sqlite" else _alone_on_postgres
-        with alone(engine):
-            yield
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def _alone_on_sqlite(engine: Engine) -> Iterator[None]:
-    # A file of its own: SQLite's locks on the database go when any handle on it is closed.
-    name = engine.url.database
-    if name in (None, "", ":memory:"):
-        yield
-        return
-    place = Path(f"{Path(name).resolve()}.server-lock")
-    try:
-        file = place.open("a")
-    except OSError as error:
-        raise WorkspaceError(
-            f"the database cannot be used: {error.strerror}", where=str(place)
-        ) from error
-    with file:
-        end = time.monotonic() + _SQLITE_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise _taken(engine) from None
-                time.sleep(0.1)
-        yield
-
-
-@contextmanager
-def _alone_on_postgres(engine: Engine) -> Iterator[None]:
-    with _connected(engine).execution_options(isolation_level="AUTOCOMMIT") as connection:
-        end = time.monotonic() + _SERVER_SECONDS
-        while not connection.scalar(text(f"SELECT pg_try_advisory_lock({_SERVER_LOCK})")):
-            if time.monotonic() > end:
-                raise _taken(engine)
-            time.sleep(0.25)
-        try:
-            yield
-        finally:
-            connection.invalidate()  # it is closed, not kept in the pool, and so the lock is free
-
-
-def _connected(engine: Engine) -> Connection:
-    try:
-        return engine.connect()
-    except DBAPIError as error:
-        raise WorkspaceError(
-            f"the database cannot be opened: {redact(str(error.orig).strip())}",
-            where=engine.url.render_as_string(hide_password=True),
-            hint="Does it run there, and are user, password and the database's name right?",
-        ) from error
-
-
-def _taken(engine: Engine) -> WorkspaceError:
-    return WorkspaceError(
-        "another server works on this database",
-        where=engine.url.render_as_string(hide_password=True),
-        hint="Stop it, or give this one another database: the files and weights that a database "
-        "names lie in the folder of one server.",
-    )
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"))
 
 
 def _sqlite_connect(connection: Any, record: Any) -> None:

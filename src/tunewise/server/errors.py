@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
 from tunewise.digests import DamagedError
@@ -23,6 +24,8 @@ from tunewise.study.requirements import complaint, requirement
 log = logging.getLogger("tunewise.server")
 
 _POSTGRES_FULL = "53100"
+_POSTGRES_AWAY = frozenset({"57P01", "57P02", "57P03"})
+"""It is being stopped, has crashed, or is starting."""
 _SQLITE_UNWRITTEN = frozenset(
     {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE,
      sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP}
@@ -115,6 +118,16 @@ def as_api_error(error: Exception) -> ApiError:
             507, "The server's disk is full; nothing was stored.", type="server_error",
             code="insufficient_storage",
         )  # fmt: skip
+    if database_is_away(error):
+        log.error("the database does not answer")
+        return ApiError(
+            503,
+            "The server's database does not answer just now. Send the request again, best with an "
+            "Idempotency-Key: it may have been stored.",
+            type="server_error",
+            code="database_unavailable",
+            headers={"Retry-After": "2"},
+        )
     log.error("a request failed", exc_info=error)
     return ApiError(
         500,
@@ -135,10 +148,22 @@ def disk_is_full(error: BaseException) -> bool:
     return code is not None and (code & 0xFF == sqlite3.SQLITE_FULL or code in _SQLITE_UNWRITTEN)
 
 
+def database_is_away(error: BaseException) -> bool:
+    """Whether the database's own server was stopped or killed, or is just starting again."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:  # no answer at all
+        return error.connection_invalidated or isinstance(error, OperationalError)
+    return state in _POSTGRES_AWAY or state.startswith("08")
+
+
 def told(error: BaseException, what: str) -> None:
     """Log why something in the background failed: a full disk needs no traceback."""
     if disk_is_full(error):
         log.error("%s: the disk is full; it is tried again", what)
+    elif database_is_away(error):
+        log.error("%s: the database does not answer; it is tried again", what)
     else:
         log.error("%s; it is tried again", what, exc_info=error)
 

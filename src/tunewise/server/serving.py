@@ -51,9 +51,9 @@ def run(
         # Imported late: what is wrong so far is said without waiting for the web framework.
         import uvicorn
 
+        from tunewise.server.alone import only_server
         from tunewise.server.app import create_app
         from tunewise.server.connections import allow_many_files, protocol
-        from tunewise.server.database import only_server
         from tunewise.server.fixtures import load_fixtures
         from tunewise.server.fsck import require_whole_database
 

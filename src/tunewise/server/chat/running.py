@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunewise.server.database import reading
-from tunewise.server.errors import ApiError, disk_is_full
+from tunewise.server.errors import ApiError, database_is_away, disk_is_full
 from tunewise.server.ids import new_id
 from tunewise.server.inference.protocol import (
     Done,
@@ -91,9 +91,12 @@ def kept(keep: Callable[[], None]) -> bool:
     try:
         keep()
     except Exception as error:
-        if not disk_is_full(error):
+        if disk_is_full(error):
+            log.error("the disk is full: an answer was sent and not stored")
+        elif database_is_away(error):
+            log.error("the database does not answer: an answer was sent and not stored")
+        else:
             raise
-        log.error("the disk is full: an answer was sent and not stored")
         return False
     return True
 
