@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tunewise.data.chat import Completion, Request
+from tunewise.data.chat import AnswerForm, Completion, Request
 from tunewise.errors import BudgetError, ModelError, StudyError
 from tunewise.models.engine import Engine
 from tunewise.models.openai_engine import OpenAIEngine
@@ -181,6 +181,44 @@ def test_what_is_sent(server: FakeOpenAI, engine: OpenAIEngine) -> None:
     assert body["tools"] == [tool]
     strict = [r["response_format"]["json_schema"]["strict"] for r in server.requests]
     assert strict == [False, True]
+
+
+LABELS = AnswerForm({"type": "string", "enum": ["yes", "no"]}, bare=True)
+
+
+def test_a_form_is_sent_as_a_schema_and_its_value_comes_back(
+    server: FakeOpenAI, engine: OpenAIEngine
+) -> None:
+    replies = {
+        '{"answer": "no"}': (LABELS, "no"),
+        '{"answer": 7}': (AnswerForm({"type": "number"}, bare=True), "7"),
+        '{"answer": ["a", "é"]}': (AnswerForm({"type": "array"}), '["a", "é"]'),
+        '{"a": 1}': (AnswerForm({"type": "object", "properties": {"a": {}}}), '{"a": 1}'),
+        "no": (LABELS, "no"),  # a server that does not enforce it
+    }
+    for number, (reply, (form, wanted)) in enumerate(replies.items()):
+        server.script = lambda n, body, text=reply: chat_reply(text)  # type: ignore[misc]
+        assert engine.answer([ask(f"{number}", form=form, max_tokens=16)])[0].text == wanted
+    sent = server.requests[0]["response_format"]["json_schema"]
+    assert sent["schema"]["properties"]["answer"]["enum"] == ["yes", "no"]
+    assert sent["strict"]
+    assert server.requests[0]["max_tokens"] > 16  # the object around it takes some too
+
+
+def test_a_server_without_forms_is_asked_without_and_that_is_told(
+    server: FakeOpenAI, engine: OpenAIEngine
+) -> None:
+    server.script = lambda n, body: (
+        error_reply(400, "Unsupported parameter: 'response_format'", param="response_format")
+        if "response_format" in body
+        else chat_reply("no")
+    )
+    assert [a.text for a in engine.answer([ask(f"{n}", form=LABELS) for n in range(3)])] == [
+        "no"
+    ] * 3
+    assert any("cannot be held to a form" in note for note in engine.notes)
+    # What the study itself asks for is never left out in silence.
+    assert engine.answer([ask("x", json_schema={"type": "object"})])[0].error is not None
 
 
 def test_tool_calls_come_back(server: FakeOpenAI, engine: OpenAIEngine) -> None:

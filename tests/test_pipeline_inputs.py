@@ -148,6 +148,7 @@ class Project:
             "forgetting": {"suite": None},
             "output": {"max_tokens": 3},
             "effort": "quick",
+            "prompt_search": 0,
         }
 
     def write(self) -> None:
@@ -243,6 +244,20 @@ def test_another_candidate_is_asked_alone(project: Project, counted: Counter[str
     # Two wordings on dev, the better one on test; the others' answers are kept.
     assert counted["requests"] == 2 * 12 + 20
     assert again.verdict.test.opened == 2
+
+
+def test_what_prompts_are_held_to_and_tried_asks_prompted_models_alone(
+    project: Project, counted: Counter[str]
+) -> None:
+    project.run(prompt_search=1)
+    # One more wording on dev for each of the two; the house's answers to the others are kept.
+    assert 12 <= counted["requests"] <= 12 + 20
+    assert counted["trainings"] == counted["tries"] == 0
+    counted.clear()
+    free = project.run(prompt_search=0, output={"max_tokens": 3, "constrain": False})
+    assert counted["requests"] >= 12, "answers that were held to a form are others"
+    assert counted["trainings"] == counted["tries"] == 0
+    assert all("held_to" not in c.chosen for c in free.verdict.candidates)
 
 
 def test_another_learning_rate_is_tried_alone(project: Project, counted: Counter[str]) -> None:

@@ -18,6 +18,8 @@ from tunewise.scoring.best import score_answer
 Effort = Literal["quick", "standard", "thorough"]
 FIRST_LOOK: Mapping[Effort, int] = {"quick": 40, "standard": 100, "thorough": 200}
 FINALISTS = 3
+HEAT = 2
+"""A race begins with one of so many rows of the first look; the better half goes on."""
 
 
 class Option(Protocol):
@@ -33,6 +35,9 @@ class Option(Protocol):
         ...
 
 
+_WORDING = ("prompt", "wording", "note", "instruction")
+"""The settings that say how the instructions are put."""
+
 OptionT = TypeVar("OptionT", bound=Option)
 
 
@@ -41,6 +46,7 @@ class _Trial(Generic[OptionT]):
     option: OptionT
     items: dict[int, ItemScore] = field(default_factory=dict)
     completions: dict[int, Completion] = field(default_factory=dict)
+    left: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,35 @@ class DevSearch(Generic[OptionT]):
         self._trials.extend(trials)
         return max(trials, key=self._first_look).option
 
+    def race(self, options: Sequence[OptionT]) -> None:
+        """Score options on the first look; the worse half leaves after a part of its rows.
+
+        What leaves is told with the rows that it was asked, and cannot be chosen.
+        """
+        trials = [_Trial(option) for option in options]
+        if len(trials) > 2:
+            heat = self._first[::HEAT]
+            for trial in trials:
+                self._ask(trial, heat)
+            best = sorted(trials, key=self._score, reverse=True)[: (len(trials) + 1) // 2]
+        else:
+            best = trials
+        for trial in best:
+            self._ask(trial, [i for i in self._first if i not in trial.items])
+        for trial in trials:
+            trial.left = trial not in best
+        self._trials.extend(trials)
+
+    @property
+    def prompts(self) -> int:
+        """How many different instructions were tried."""
+        return len(
+            {
+                canonical_hash([trial.option.settings.get(name) for name in _WORDING])
+                for trial in self._trials
+            }
+        )
+
     def try_each(self, options: Iterable[OptionT]) -> None:
         """Score each option on the first look, if there is any."""
         for option in options:
@@ -127,11 +162,15 @@ class DevSearch(Generic[OptionT]):
     @property
     def leader(self) -> OptionT:
         """The best on the first look of all that was tried so far."""
-        return max(self._trials, key=self._first_look).option
+        return max(self._staying, key=self._first_look).option
+
+    @property
+    def _staying(self) -> list[_Trial[OptionT]]:
+        return [trial for trial in self._trials if not trial.left]
 
     def settle(self) -> Choice[OptionT]:
         """The best of all that was tried, compared on all of dev."""
-        finalists = sorted(self._trials, key=self._first_look, reverse=True)[:FINALISTS]
+        finalists = sorted(self._staying, key=self._first_look, reverse=True)[:FINALISTS]
         for trial in finalists:
             self._ask(trial, [i for i in range(len(self._dev)) if i not in trial.items])
         winner = max(

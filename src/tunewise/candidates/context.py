@@ -32,6 +32,9 @@ class BuildContext:
         seed: of every draw.
         effort: how many dev rows a first look takes.
         folder: where relative paths of answer files start.
+        constrain: prompted models are held to the form of the training answers.
+        phrasings: how many further phrasings of the instructions they try on dev.
+        use_case: the study's, in a sentence.
     """
 
     scorer: Scorer
@@ -44,6 +47,9 @@ class BuildContext:
     seed: int = 0
     effort: Effort = "standard"
     folder: Path | None = None
+    constrain: bool = False
+    phrasings: int = 0
+    use_case: str = ""
 
     def engine_of(self, spec: CandidateSpec) -> Engine:
         """The untuned model.
@@ -85,4 +91,10 @@ class BuildContext:
 
     def choosing(self) -> dict[str, Any]:
         """What all candidates share that choose among settings on dev."""
-        return {"labels": self.labels, "effort": self.effort}
+        return {
+            "labels": self.labels,
+            "effort": self.effort,
+            "constrain": self.constrain,
+            "phrasings": self.phrasings,
+            "use_case": self.use_case,
+        }

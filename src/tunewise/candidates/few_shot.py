@@ -69,7 +69,7 @@ class ShotOption:
             # Fixed shots go from the end, so that the shared start stays; of the nearest, the
             # least similar go, which stand first.
             kept = shots[len(shots) - n :] if self.fixed is None else shots[:n]
-            return self.wording.prompting.request(example, shots=kept)
+            return self.wording.of(example).request(example, shots=kept)
 
         request, n = as_many_as_fit(self.engine, build, len(shots))
         if n < len(shots):
@@ -92,7 +92,7 @@ class FewShot(Prompted):
     orders: int = 3
     kind: str = "few_shot"
     traits: ClassVar[Traits] = Traits(
-        title="few-shot prompting", shows_examples=True, dev_rounds=8, complexity=30
+        title="few-shot prompting", shows_examples=True, dev_rounds=10, complexity=30
     )
 
     @classmethod
@@ -124,8 +124,11 @@ class FewShot(Prompted):
                 hint="Give training rows with answers that are not dev rows.",
             )
         shape = shape_of(train, self.labels)
-        wordings = self.wordings(train, shape)
-        expected = len(self._wanted) * len(self.selection) + self.orders + len(wordings) - 2
+        wordings = self.wordings(train, shape, dev)
+        phrased = self.phrased(wordings[0], shape, train, dev, 0.5)
+        expected = (
+            len(self._wanted) * len(self.selection) + self.orders + len(wordings) + len(phrased) - 2
+        )
         search = self.search(ShotOption, dev, expected, progress)
         offered, notes = self._offered(pool, shape, wordings[0], search.first_rows or train)
         for options in offered.values():
@@ -138,18 +141,20 @@ class FewShot(Prompted):
                 )
         leader = search.leader
         search.try_each(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
+        search.race([replace(leader, wording=other, trimmed=set()) for other in phrased])
         choice = search.settle()
         option = choice.option
 
         def chosen() -> dict[str, Any]:
             ids = None if option.fixed is None else [shot.id for shot in option.fixed]
-            said = list(notes)
+            said = [*notes, *self.notes(train, dev, search.prompts)]
             if n := len(option.trimmed):
                 said.append(
                     f"{plural(n, 'row')} {verb(n, 'was', 'were')} too long for all {option.k} "
                     f"shots and {verb(n, 'was', 'were')} asked with fewer"
                 )
-            return {**choice.as_dict(), "shots": ids, "notes": said}
+            tried = search.prompts
+            return {**choice.as_dict(), "prompts_tried": tried, "shots": ids, "notes": said}
 
         return AskedFitted(self.engine, option.request, chosen, choice.dev_completions)
 
@@ -203,7 +208,7 @@ class FewShot(Prompted):
 
 def _most_have_room(option: ShotOption, rows: Sequence[Example]) -> bool:
     room = [
-        fits(option.engine, option.wording.prompting.request(row, shots=option.shots(row)))
+        fits(option.engine, option.wording.of(row).request(row, shots=option.shots(row)))
         for row in rows
     ]
     return 2 * sum(room) >= len(room)

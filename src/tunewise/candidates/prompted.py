@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from tunewise.candidates.answers import AnswerShape
+from tunewise.candidates.answers import AnswerShape, shape_of
 from tunewise.candidates.asking import ask
 from tunewise.candidates.base import NotOfferedError
 from tunewise.candidates.choosing import DevSearch, Effort, Option
+from tunewise.candidates.held import Held, held_form
 from tunewise.candidates.passages import HasText
-from tunewise.candidates.prompting import Limits
+from tunewise.candidates.phrasings import phrasings
+from tunewise.candidates.prompting import Limits, Prompting
 from tunewise.candidates.retrieval import PASSAGE_WORDS, Retrieval
-from tunewise.candidates.wordings import Wording, given_wordings, improved
+from tunewise.candidates.wordings import Wording, given_wordings, improved, phrased
 from tunewise.data.chat import Example, Progress
-from tunewise.models.engine import Engine
+from tunewise.models.engine import Engine, Foreseeing
 from tunewise.scoring.base import Scorer
+from tunewise.words import plural
 
 PASSAGES = (1, 3, 5)
 """Numbers of passages to choose from, where the study names none."""
@@ -38,6 +41,9 @@ class Prompted:
         labels: the labels, where the study knows them; else they come from the training answers.
         seed: of every draw.
         effort: how many dev rows a first look takes.
+        constrain: answers are held to the form of the training answers (``held.py``).
+        phrasings: how many further phrasings of the instructions are tried.
+        use_case: what it is all for, in a sentence; stands for instructions where there are none.
     """
 
     name: str
@@ -49,16 +55,89 @@ class Prompted:
     labels: Sequence[str] | None = None
     seed: int = 0
     effort: Effort = "standard"
+    constrain: bool = False
+    phrasings: int = 0
+    use_case: str = ""
 
-    def given(self, train: Sequence[Example]) -> list[Wording]:
-        """The study's prompts as they stand."""
-        return given_wordings(train, self.prompts, self.limits)
+    def given(self, train: Sequence[Example], dev: Sequence[Example] = ()) -> list[Wording]:
+        """The study's prompts as they stand, held to the form of the answers where they can be."""
+        held = self.held(train, dev)
+        if held is None:
+            return given_wordings(train, self.prompts, self.limits)
+        limits = replace(self.limits, form=held.form)
+        return given_wordings(train, self.prompts, limits, held.told)
 
-    def wordings(self, train: Sequence[Example], shape: AnswerShape) -> list[Wording]:
-        """The study's prompts, then the first with a note on the answer's form if there is one."""
-        given = self.given(train)
-        better = improved(given[0], shape)
-        return given if better is None else [*given, better]
+    def held(self, train: Sequence[Example], dev: Sequence[Example] = ()) -> Held | None:
+        """The form that answers are held to; None for none, or where the model cannot be."""
+        if not self.constrain or self.limits.json_schema is not None:
+            return None
+        held = held_form(shape_of(train, self.labels), train)
+        if held is None or not isinstance(self.engine, Foreseeing):
+            return held
+        sample = [*dev, *train][:1]
+        limits = replace(self.limits, form=held.form)
+        free, bound = (
+            [Prompting.from_rows(train, one).request(row) for row in sample]
+            for one in (self.limits, limits)
+        )
+        # What cannot be asked at all says nothing about the form.
+        refused = self.engine.why_not(bound) and not self.engine.why_not(free)
+        return None if refused else held
+
+    def wordings(
+        self, train: Sequence[Example], shape: AnswerShape, dev: Sequence[Example] = ()
+    ) -> list[Wording]:
+        """The study's prompts, then the first with a note on the answer's form if there is one.
+
+        Where a form leaves no room for thinking, the first without it follows.
+        """
+        given = self.given(train, dev)
+        better = improved(given[0], shape, train)
+        return [*given, *([] if better is None else [better]), *self.free(given[0], train, dev)]
+
+    def free(
+        self, wording: Wording, train: Sequence[Example], dev: Sequence[Example]
+    ) -> list[Wording]:
+        """The wording without its form, where the model may do better when it writes freely."""
+        if wording.prompting.limits.form is None:
+            return []
+        held = self.held(train, dev)
+        thinks = getattr(self.engine, "thinks", False)
+        return [wording.free()] if thinks or (held is not None and held.narrows_thinking) else []
+
+    def phrased(
+        self,
+        wording: Wording,
+        shape: AnswerShape,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        share: float = 1.0,
+    ) -> list[Wording]:
+        """Further phrasings of what is wanted, as many as are to be tried.
+
+        Args:
+            share: of ``phrasings``; longer prompts try fewer.
+        """
+        most = int(share * self.phrasings)
+        found = phrasings(shape, train, dev, self.seed)[:most] if most else []
+        if found and wording.prompting.instructions is None and self.use_case.strip():
+            told = wording.prompting.wording(instructions=self.use_case.strip(), note=None)
+            settings = {**wording.settings, "prompt": self.use_case.strip()}
+            wording = replace(wording, prompting=told, settings=settings)
+        return [phrased(wording, one) for one in found]
+
+    def notes(self, train: Sequence[Example], dev: Sequence[Example], tried: int) -> list[str]:
+        """What a reader should know of the form and of the search over instructions."""
+        said = []
+        held = self.held(train, dev)
+        if held is not None:
+            said.append(
+                f"answers are held to the form of the training answers, {held.told} "
+                "(`output.constrain: false` lets the model write what it will)"
+            )
+        if self.phrasings:
+            said.append(f"{plural(tried, 'prompt')} tried on dev (`prompt_search`)")
+        return [*said, *getattr(self.engine, "notes", ())]
 
     def search(
         self, kind: type[OptionT], dev: Sequence[Example], expected: int, progress: Progress | None

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunewise.candidates.passages import Passage
-from tunewise.data.chat import Example, Message, Request, text_of
+from tunewise.data.chat import AnswerForm, Example, Message, Request, text_of
 
 _SYSTEM_ROLES = ("system", "developer")
 _SHARED = 0.1
@@ -34,12 +34,14 @@ class Limits:
         json_schema: the answer must be JSON that fits it; engines enforce it.
         stop: strings that end an answer.
         temperature: 0 is greedy.
+        form: a prompted model's answers are held to it (``held.py``).
     """
 
     max_tokens: int = 256
     json_schema: Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
+    form: AnswerForm | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Prompting:
             temperature=self.limits.temperature,
             stop=self.limits.stop,
             json_schema=self.limits.json_schema,
+            form=self.limits.form,
         )
 
     def training_example(self, example: Example, *, passages: Sequence[Passage] = ()) -> Example:

@@ -51,14 +51,14 @@ class PassageOption:
         ranking = self.retrieval.ranking.as_dict()
         return {"k": self.k, **ranking, "instruction": self.told, **self.wording.settings}
 
-    @property
-    def prompting(self) -> Prompting:
-        prompting = self.wording.prompting
+    def prompting(self, example: Example) -> Prompting:
+        """How one row is asked."""
+        prompting = self.wording.of(example)
         return told(prompting) if self.told else prompting
 
     def request(self, example: Example) -> Request:
         passages = self.retrieval.top(example.user_text, self.k)
-        prompting = self.prompting
+        prompting = self.prompting(example)
         request, n = as_many_as_fit(
             self.engine,
             lambda n: prompting.request(example, passages=passages[:n]),
@@ -88,7 +88,7 @@ class Rag(Prompted, Searching):
 
     kind: str = "rag"
     traits: ClassVar[Traits] = Traits(
-        title="retrieval", retrieves=True, dev_rounds=3, complexity=40
+        title="retrieval", retrieves=True, dev_rounds=5, complexity=40
     )
 
     @classmethod
@@ -118,8 +118,10 @@ class Rag(Prompted, Searching):
             rankings = [retrieval.ranking]
         else:
             rankings = retrieval.rankings(labelled=False)
-        wordings = self.wordings(train, shape_of(train, self.labels))
-        expected = len(ks) + len(rankings) + len(wordings) - 1
+        shape = shape_of(train, self.labels)
+        wordings = self.wordings(train, shape, dev)
+        phrased = self.phrased(wordings[0], shape, train, dev, 0.5)
+        expected = len(ks) + len(rankings) + len(wordings) + len(phrased) - 1
         search = self.search(PassageOption, dev, expected, progress)
         best = search.try_all([PassageOption(self.engine, retrieval, wordings[0], k) for k in ks])
         search.try_each(
@@ -129,6 +131,7 @@ class Rag(Prompted, Searching):
         search.try_all([replace(search.leader, told=False, trimmed=set())])
         leader = search.leader
         search.try_each(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
+        search.race([replace(leader, wording=other, trimmed=set()) for other in phrased])
         choice = search.settle()
         option = choice.option
         recall = recall_report(option.retrieval, dev, ks, option.k)
@@ -141,7 +144,8 @@ class Rag(Prompted, Searching):
                 "dense": self.dense,
                 "rankings_tried": rankings_tried,
                 **recall,
-                "notes": option.notes(),
+                "prompts_tried": search.prompts,
+                "notes": [*option.notes(), *self.notes(train, dev, search.prompts)],
             }
 
         return AskedFitted(self.engine, option.request, chosen, choice.dev_completions)

@@ -19,11 +19,11 @@ from tunewise.study.schema import CandidateSpec
 
 @dataclass(frozen=True)
 class ZeroShot(Prompted):
-    """Of the study's prompts the best on dev, and that one with a note on the answer's form."""
+    """Of the study's prompts the best on dev, and that one with further words on what is wanted."""
 
     kind: str = "zero_shot"
     traits: ClassVar[Traits] = Traits(
-        title="zero-shot prompting", plain=True, dev_rounds=2, complexity=20
+        title="zero-shot prompting", plain=True, dev_rounds=5, complexity=20
     )
 
     @classmethod
@@ -40,18 +40,25 @@ class ZeroShot(Prompted):
         dev: Sequence[Example],
         progress: Progress | None = None,
     ) -> AskedFitted:
-        given = self.given(train)
-        search = self.search(Wording, dev, len(given) + 1, progress)
+        given, shape = self.given(train, dev), shape_of(train, self.labels)
+        sample = (list(dev) or list(train))[:1]
+
+        def fit_in(wording: Wording) -> bool:
+            return all(fits(self.engine, wording.request(row)) for row in sample)
+
+        search = self.search(Wording, dev, len(given) + 1 + self.phrasings, progress)
         best = search.try_all(given)
         notes: list[str] = []
-        if (better := improved(best, shape_of(train, self.labels))) is not None:
-            sample = (list(dev) or list(train))[:1]
-            if all(fits(self.engine, better.request(row)) for row in sample):
+        if (better := improved(best, shape, train)) is not None:
+            if fit_in(better):
                 search.try_all([better])
             else:
                 notes.append("the note on the answer's form does not fit the model's context")
+        search.race([w for w in self.phrased(best, shape, train, dev) if fit_in(w)])
+        search.try_each(self.free(search.leader, train, dev))
         choice = search.settle()
-        chosen = {**choice.as_dict(), "notes": notes}
+        notes += self.notes(train, dev, search.prompts)
+        chosen = {**choice.as_dict(), "prompts_tried": search.prompts, "notes": notes}
         return AskedFitted(
             self.engine, choice.option.request, lambda: chosen, choice.dev_completions
         )

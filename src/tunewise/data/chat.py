@@ -142,6 +142,19 @@ def parts_beside_text(row: Example) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """The form that a prompted model's answers are held to; a server that cannot do so may not.
+
+    Attributes:
+        schema: JSON Schema of the value that is answered.
+        bare: the answer is the value's own text (a label without quotation marks), not JSON.
+    """
+
+    schema: Mapping[str, Any]
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question to an engine. Equal requests to one model have equal keys.
 
@@ -153,6 +166,7 @@ class Request:
         seed: for sampling, where the engine takes one.
         stop: strings that end the answer.
         json_schema: the answer must be JSON that fits this schema.
+        form: the answer is held to this form, where nobody asks for ``json_schema``.
     """
 
     messages: tuple[Message, ...]
@@ -162,10 +176,14 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    form: AnswerForm | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The request as plain JSON values."""
+        # Only where there is one, so that requests without keep their keys.
+        form = {} if self.form is None else {"form": [dict(self.form.schema), self.form.bare]}
         return {
+            **form,
             "messages": [dict(m) for m in self.messages],
             "tools": [dict(t) for t in self.tools],
             "max_tokens": self.max_tokens,

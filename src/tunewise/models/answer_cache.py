@@ -160,6 +160,11 @@ class CachedEngine:
                 progress(done, len(keys), failed)
         return [found[key] for key in keys]
 
+    @property
+    def notes(self) -> list[str]:
+        """What the engine has had to do otherwise."""
+        return list(getattr(self._engine, "notes", ()))
+
     def why_not(self, requests: Sequence[Request]) -> dict[int, str]:
         """See ``Foreseeing.why_not``; empty where the engine cannot foresee."""
         engine = self._engine

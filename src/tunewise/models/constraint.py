@@ -1,4 +1,4 @@
-"""Answers that must fit a JSON Schema: the tokens that may come next, by llguidance."""
+"""Answers that must keep a form: the tokens that may come next, by llguidance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunewise.data.chat import canonical_hash
+from tunewise.data.chat import AnswerForm, canonical_hash
 from tunewise.errors import ModelError
 from tunewise.releases import import_failed
 
@@ -120,7 +120,26 @@ class SchemaCompiler:
             self._compiled[key] = self._compile(schema)
         return SchemaGuide(self._compiled[key].deep_copy())
 
+    def form(self, form: AnswerForm) -> SchemaGuide:
+        """A guide for an answer that is held to a form.
+
+        Raises:
+            SchemaError, TunewiseError: as ``guide``.
+        """
+        values = form.schema.get("enum")
+        if not (form.bare and values and all(isinstance(value, str) for value in values)):
+            return self.guide(form.schema)
+        key = canonical_hash(["texts", values])
+        if key not in self._compiled:
+            texts = " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
+            self._compiled[key] = self._matcher("grammar_from_lark", f"start: {texts}")
+        return SchemaGuide(self._compiled[key].deep_copy())
+
     def _compile(self, schema: Mapping[str, Any]) -> Any:
+        return self._matcher("grammar_from_json_schema", json.dumps(schema), overrides=OPTIONS)
+
+    def _matcher(self, language: str, text: str, **options: Any) -> Any:
+        """What follows answers of a grammar that is written in one of llguidance's languages."""
         try:
             import llguidance
             import llguidance.hf
@@ -138,9 +157,7 @@ class SchemaCompiler:
                     f"this model's tokenizer cannot be held to a JSON Schema: {error}",
                     hint="Remove `output.json_schema`, or use another model.",
                 ) from error
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), overrides=OPTIONS
-        )
+        grammar = getattr(llguidance.LLMatcher, language)(text, **options)
         matcher = llguidance.LLMatcher(self._tokens, grammar, log_level=0)
         if matcher.is_error():
             raise SchemaError(

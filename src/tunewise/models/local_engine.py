@@ -23,6 +23,7 @@ from tunewise.models.tool_calls import decode_answer
 from tunewise.models.trained_as import trained_as
 
 if TYPE_CHECKING:
+    from tunewise.models.constraint import SchemaGuide
     from tunewise.models.decoding import Row
     from tunewise.models.prefix_attention import PrefixCache
 
@@ -137,11 +138,12 @@ class LocalEngine:
                 yield index, completion, row
 
     def why_not(self, requests: Sequence[Request]) -> dict[int, str]:
-        """See ``Foreseeing.why_not``: the template refuses, or the context is too short."""
+        """See ``Foreseeing.why_not``: template, context, or a form that cannot be enforced."""
         found: dict[int, str] = {}
         for index, prompt in enumerate(self._prompts(self._texts(requests))):
             try:
                 self._room(prompt)
+                self._guide(requests[index])
             except ModelError as error:
                 found[index] = error.message
         return found
@@ -168,7 +170,8 @@ class LocalEngine:
 
     def _text(self, request: Request) -> str:
         """One prompt. An answer that is held to a form has no room for thoughts: it has none."""
-        tokenizer, held = self.loaded.tokenizer, request.json_schema is not None
+        tokenizer = self.loaded.tokenizer
+        held = request.json_schema is not None or request.form is not None
         variables = {_THINKING: False} if held and _THINKING in str(tokenizer.chat_template) else {}
         text = render_prompt(
             tokenizer, request.messages, request.tools, date=self.date, variables=variables
@@ -210,12 +213,18 @@ class LocalEngine:
             stop=(*request.stop, *self.loaded.stop),
             temperature=request.temperature,
             seed=f"{request.seed}:{request.key}" if request.temperature > 0 else "",
-            guide=(
-                self._schemas.guide(request.json_schema)
-                if request.json_schema is not None
-                else None
-            ),
+            guide=self._guide(request),
         )
+
+    def _guide(self, request: Request) -> SchemaGuide | None:
+        """What holds the answer to its form.
+
+        Raises:
+            SchemaError: the form cannot be enforced.
+        """
+        if request.json_schema is not None:
+            return self._schemas.guide(request.json_schema)
+        return self._schemas.form(request.form) if request.form is not None else None
 
     def _batches(self, rows: dict[int, Row]) -> Iterator[tuple[list[int], float, int]]:
         """Compute answers batch by batch: which rows, seconds a row, shared tokens a row."""

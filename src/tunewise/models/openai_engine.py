@@ -7,12 +7,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tunewise.data.chat import Completion, Progress, Request, text_of
 from tunewise.data.thoughts import split_thoughts
 from tunewise.errors import ModelError, TunewiseError
 from tunewise.models.engine import in_order
+from tunewise.models.hosted_form import WRAPPING, is_strict, unwrapped, wrapped
 from tunewise.models.openai_client import open_client, reason_of
 from tunewise.models.raw_form import RAW_STOP, Form, raw_text
 from tunewise.models.retry import Patience, retry_after
@@ -22,12 +24,13 @@ Spend = Callable[[Completion], None]
 """Told of every answer that was paid for; raises ``BudgetError`` to stop."""
 
 _MOST_STOPS = 4
+"""That the servers take."""
 FIRST_FAILURES = 10
 """Failures in a row, before any answer, after which a server is asked no more."""
 MOST_FAILURES = 50
 """The same after others were answered: a few rows may be refused, so many in a row are not that."""
-"""That the servers take."""
 _CHOSEN_BY_SERVER = ("temperature", "seed")
+_FORM = "form"
 
 
 class OpenAIEngine:
@@ -179,7 +182,7 @@ class OpenAIEngine:
                     raise self._unreachable(error) from None
             except openai.APIStatusError as error:
                 self._reached.set()
-                if self._adapted(error, body):
+                if self._adapted(error, request, body):
                     continue
                 self._raise_if_hopeless(error)
                 reason, wait = self._reason(error), retry_after(error.response.headers)
@@ -231,13 +234,23 @@ class OpenAIEngine:
             body["seed"] = request.seed
         if request.stop:
             body["stop"] = list(request.stop)
-        if request.json_schema is not None:
-            schema = dict(request.json_schema)
+        schema = self._schema(request)
+        if schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)},
+                "json_schema": {"name": "answer", "schema": schema, "strict": is_strict(schema)},
             }
+        if schema is not None and request.form is not None:
+            body[self._length_field] += WRAPPING
         return {k: v for k, v in body.items() if k not in self._left_out}
+
+    def _schema(self, request: Request) -> Mapping[str, Any] | None:
+        """The schema to send; a form's is left out where this server takes none."""
+        if request.json_schema is not None:
+            return dict(request.json_schema)
+        if request.form is None or _FORM in self._left_out:
+            return None
+        return wrapped(request.form)
 
     def _completion(self, request: Request, reply: Any, latency: float) -> Completion:
         choice, usage = reply.choices[0], reply.usage
@@ -255,6 +268,8 @@ class OpenAIEngine:
             raise TypeError(f"content is {type(text).__name__}")
         details = getattr(usage, "prompt_tokens_details", None)
         said = split_thoughts(text)
+        if request.form is not None and request.json_schema is None and not calls:
+            said = replace(said, answer=unwrapped(said.answer, request.form))
         cut = choice.finish_reason == "length" and not text and not calls
         return Completion(
             text=without_keys(said.answer),
@@ -269,12 +284,14 @@ class OpenAIEngine:
             unfinished=said.unfinished or (cut and (bool(thoughts) or _thought_tokens(usage) > 0)),
         )
 
-    def _adapted(self, error: Any, body: Mapping[str, Any]) -> bool:
+    def _adapted(self, error: Any, request: Request, body: Mapping[str, Any]) -> bool:
         """Whether the request was changed to what this model takes (reasoning models take less)."""
         if error.status_code != 400:
             return False
         field = getattr(error, "param", None)
         text = str(error.message).lower()
+        if self._form_refused(field, text, request, body):
+            return True
         if field is None or not ("support" in text or "unrecognized" in text):
             return False
         lengths = ("max_tokens", "max_completion_tokens")
@@ -293,6 +310,25 @@ class OpenAIEngine:
                     return True
             # Sent before another thread's request changed it: the next attempt is without.
             return field in body and field in self._left_out
+
+    def _form_refused(
+        self, field: str | None, text: str, request: Request, body: Mapping[str, Any]
+    ) -> bool:
+        """Whether the server takes no form of answers that only we want: then it is left out."""
+        if request.form is None or request.json_schema is not None:
+            return False
+        if "response_format" not in body or not any(
+            word in f"{field or ''} {text}" for word in ("response_format", "schema", "grammar")
+        ):
+            return False
+        with self._adapting:
+            if _FORM not in self._left_out:
+                self._left_out.add(_FORM)
+                self.notes.append(
+                    f"{self._model} cannot be held to a form of answers (`response_format`); it "
+                    "was asked without"
+                )
+        return True
 
     def _raise_if_hopeless(self, error: Any) -> None:
         """Raise for what no repetition and no other request can mend."""
@@ -361,19 +397,3 @@ def _thought_tokens(usage: Any) -> int:
     """Tokens of thoughts that the server does not show."""
     details = getattr(usage, "completion_tokens_details", None)
     return getattr(details, "reasoning_tokens", None) or 0
-
-
-def _is_strict(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema keeps OpenAI's rules for strict outputs: closed objects, all required."""
-    if schema.get("type") == "object" or "properties" in schema:
-        properties = schema.get("properties") or {}
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("required") or ()) != set(properties):
-            return False
-    nested: list[Any] = []
-    for key, value in schema.items():
-        if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
-            nested.extend(value.values())
-        elif key in ("items", "anyOf", "allOf", "oneOf"):
-            nested.extend(value if isinstance(value, list) else [value])
-    return all(_is_strict(s) for s in nested if isinstance(s, Mapping))

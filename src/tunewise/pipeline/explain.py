@@ -51,13 +51,23 @@ def _alternatives(rows: Sequence[CandidateRow], specs: Sequence[CandidateSpec]) 
     others = [s.traits for s in specs if not s.is_fine_tuned]
     shown = any(traits.shows_examples for traits in others)
     found = any(traits.retrieves for traits in others)
-    text = f"Yes: {parts} points."
+    text = f"Yes: {parts} points.{_prompts(tried)}"
     names = {r.name for r in tried}
     recorded = all(s.traits.recorded for s in specs if s.name in names)
     missing = [kind for kind, there in (("few_shot", shown), ("rag", found)) if not there]
     if missing and not recorded:
         text += f" Not among them: {', '.join(missing)}."
     return Answer(question=question, answer=text, ok=recorded or shown)
+
+
+def _prompts(rows: Sequence[CandidateRow]) -> str:
+    """How many prompts were tried, and to what form the answers were held."""
+    counts = [f"{r.name} {n}" for r in rows if (n := r.chosen.get("prompts_tried"))]
+    text = f" Prompts tried on dev: {', '.join(counts)}." if counts else ""
+    forms = dict.fromkeys(form for r in rows if (form := r.chosen.get("held_to")))
+    if forms:
+        text += f" Their answers were held to {' or '.join(forms)} (`output.constrain`)."
+    return text
 
 
 def _tunable(study: Study, verdict: Verdict) -> Answer:

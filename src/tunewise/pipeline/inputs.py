@@ -213,6 +213,10 @@ class StageInputs:
         if spec.traits.needs_model or not _is_ours(spec):
             output = study.output.model_dump(mode="json")
             schema = output.pop("json_schema")
+            if spec.traits.trained and _is_ours(spec):  # asked as it was trained, and so alone
+                del output["constrain"]
+            else:
+                told["phrasings"] = study.phrasings
             told |= {
                 "output": output,
                 "schema": [*self._files([self._in_folder(schema)]).values()] or schema,
@@ -235,6 +239,8 @@ class StageInputs:
             # A tuned model is asked as it was trained: by the first.
             told["form"] = self._study.data.form
             told["prompts"] = prompts[:1] if traits.trained and ours else prompts
+            if not prompts and not traits.trained and self._study.phrasings:
+                told["use_case"] = self._study.use_case  # it takes the place of instructions
         if traits.retrieves or not ours:
             told["documents"] = [*self._files([self._study.data.documents]).values()]
         return told

@@ -264,6 +264,9 @@ class Session:
             seed=self.study.seed,
             effort=self.study.effort,
             folder=self.directory,
+            constrain=self.study.output.constrain,
+            phrasings=self.study.phrasings,
+            use_case=self.study.use_case,
         )
 
     def engine(self, model: str) -> Engine:

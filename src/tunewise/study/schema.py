@@ -310,6 +310,11 @@ class Output(Strict):
         None, description="answers must fit this JSON Schema (inline or a file); enforced"
     )
     stop: list[str] = Field(default_factory=list)
+    constrain: bool = Field(
+        True,
+        description="hold prompted models to the form of the training answers where these are "
+        "labels, numbers or JSON: a label is then one of the labels, and JSON is valid",
+    )
 
 
 def _metric(value: Any) -> Any:
@@ -360,6 +365,14 @@ class Study(Strict):
     fine_tune: FineTune = Field(default_factory=FineTune)
     target: Target = Field(default_factory=Target)
     effort: Effort = Field("standard", description="sets pilot, sweep and seeds")
+    prompt_search: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="further phrasings of the instructions, made by program from training rows, "
+        "that prompted candidates try on dev; by default 3 (quick), 4 or 5 by effort, half of it "
+        "beside shots or passages; 0: none",
+    )
     forgetting: Forgetting = Field(default_factory=Forgetting)
     traffic: Traffic = Field(default_factory=Traffic)
     costs: Costs = Field(default_factory=Costs)
@@ -394,6 +407,12 @@ class Study(Strict):
         if value is not None and not value:
             raise ValueError("the list is empty; name at least one candidate")
         return value
+
+    @property
+    def phrasings(self) -> int:
+        """How many further phrasings of the instructions are tried on dev."""
+        by_effort = {"quick": 3, "standard": 4, "thorough": 5}
+        return by_effort[self.effort] if self.prompt_search is None else self.prompt_search
 
     @property
     def only_recorded(self) -> bool:
