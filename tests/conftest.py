@@ -45,6 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how much was tried, where a test has told it (``record_property("tried", …)``)."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "tried":
+                terminalreporter.write_line(f"tried: {value}")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real data and models; tests that need it skip where it is absent."""

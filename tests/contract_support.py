@@ -36,7 +36,12 @@ def description(shared: Path) -> Path:
 
 
 def load(shared: Path) -> Any:
-    """OpenAI's description, ready to make requests from.
+    """OpenAI's description, ready to make requests from."""
+    return schemathesis.openapi.from_dict(corrected(shared))
+
+
+def corrected(shared: Path) -> dict[str, Any]:
+    """OpenAI's description, as its own API answers.
 
     Two of its shapes are too narrow for its own operations: an embedding asked for as base64 is no
     string there, and a file's content is a JSON string, while its own clients read the bare bytes.
@@ -48,7 +53,7 @@ def load(shared: Path) -> Any:
     downloaded = raw["paths"]["/files/{file_id}/content"]["get"]["responses"]["200"]["content"]
     for kind in ("application/jsonl", "text/csv", "application/octet-stream"):
         downloaded[kind] = {}
-    return schemathesis.openapi.from_dict(raw)
+    return dict(raw)
 
 
 def tried(operation: Any, running: Running, cases: int, change: Change) -> Counter[int]:

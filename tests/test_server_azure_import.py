@@ -7,18 +7,19 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from azure_support import VERSION, azure_error
 from server_support import Running, call, chats, running_server
-from tunewise.server.azure.fetching import fetch, is_public
+from tunewise.server.azure.fetching import _checked, fetch, is_public
 from tunewise.server.errors import ApiError
 
 SECRET = "sig=do-not-show"
@@ -136,6 +137,39 @@ def refusal(url: str, **options: Any) -> str:
 def test_private_hosts_are_refused(host: str) -> None:
     said = refusal(f"http://{host}:9/rows?{SECRET}")
     assert "not on the public internet" in said or "is not known" in said
+
+
+PRIVATE = (
+    "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254",
+    "168.63.129.16", "172.16.0.1", "172.31.255.254", "192.0.0.1", "192.168.1.1", "198.18.0.1",
+    "224.0.0.1", "240.0.0.1", "255.255.255.255",
+)  # fmt: skip
+
+
+def spellings(address: str) -> list[str]:
+    """The ways to write an IPv4 address as a host, and to wrap it into one of IPv6."""
+    plain = ipaddress.IPv4Address(address)
+    number, parts = int(plain), address.split(".")
+    low = f"{number >> 16:x}:{number & 0xFFFF:x}"
+    return [
+        address, str(number), hex(number), f"0{number:o}",
+        ".".join(f"0{int(p):o}" for p in parts), ".".join(hex(int(p)) for p in parts),
+        f"{parts[0]}.{number & 0xFFFFFF}", f"{parts[0]}.{parts[1]}.{number & 0xFFFF}",
+        f"[::ffff:{address}]", f"[::{low}]", f"[64:ff9b::{low}]", f"[2002:{low}::]",
+    ]  # fmt: skip
+
+
+def test_no_spelling_of_a_private_address_is_taken(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Only looked up: nothing is connected to, whatever the check would let through."""
+    hosts = [host for address in PRIVATE for host in spellings(address)]
+    hosts += ["localhost", "LOCALHOST", "[::1]", "[::]", "[fe80::1]", "[fd00::1]", "[ff02::1]"]
+    hosts += ["[2001:0:4136:e378:8000:63bf:3fff:fdd2]", "[100::1]", "[2001:db8::1]"]
+    for host in hosts:
+        with pytest.raises((ApiError, httpx2.InvalidURL)):
+            raise AssertionError(asyncio.run(_checked(httpx2.URL(f"http://{host}:9/rows"), ())))
+    record_property("tried", f"{len(hosts)} URLs of hosts that are not on the internet")
 
 
 def test_what_counts_as_public() -> None:

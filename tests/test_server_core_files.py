@@ -49,6 +49,13 @@ def test_a_file_goes_through_its_whole_life(server: Running) -> None:
         assert read.read() == content
         assert read.response.headers["content-disposition"] == 'attachment; filename="rows.jsonl"'
         assert read.response.headers["content-type"] == "application/jsonl"
+        for name, kind in (
+            ("a.csv", "text/csv; charset=utf-8"),
+            ("a.html", "application/octet-stream"),
+        ):
+            other = api.files.create(file=(name, b"<script>"), purpose="user_data")
+            assert api.files.content(other.id).response.headers["content-type"] == kind
+            api.files.delete(other.id)
         assert api.files.delete(file.id).deleted
         with pytest.raises(NotFoundError):
             api.files.retrieve(file.id)

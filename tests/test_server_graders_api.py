@@ -52,6 +52,14 @@ def test_validate_gives_the_grader_back(api: openai.OpenAI, server: Running) -> 
     assert answer.grader.model_dump() == CHECK
     raw = call(server, "POST", VALIDATE, json={"grader": {**CHECK, "pass_threshold": 0.5}})
     assert raw.json() == {"grader": {**CHECK, "pass_threshold": 0.5}}
+    # A name is needed in answers, and may be left out when asking.
+    bare = {k: v for k, v in CHECK.items() if k != "name"}
+    several = {"type": "multi", "graders": {"a": bare}, "calculate_output": "a"}
+    for given, shown in (
+        (bare, {**CHECK, "name": "string_check"}),
+        (several, {**several, "name": "multi", "graders": {"a": {**CHECK, "name": "a"}}}),
+    ):
+        assert call(server, "POST", VALIDATE, json={"grader": given}).json() == {"grader": shown}
 
 
 def test_run_grades_one_answer(api: openai.OpenAI) -> None:

@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
@@ -375,6 +375,70 @@ def test_no_method_on_no_path_makes_the_server_stumble(server: Running) -> None:
                 assert answer.json()["error"]["message"]
                 wrong += answer.status_code == 405
     assert wrong > 20
+
+
+MALFORMED: tuple[tuple[str, bytes], ...] = (
+    ("application/json", b""),
+    ("application/json", b"{"),
+    ("application/json", b"[]"),
+    ("application/json", b"null"),
+    ("application/json", b'"text"'),
+    ("application/json", b"\xff\xfe{}"),
+    ("application/json", b'{"a": NaN, "b": 1e999}'),
+    ("application/json", b'{"model": "a", "model": "b"}'),
+    ("application/json", b'{"n": ' + b"9" * 5_000 + b"}"),
+    ("application/json", b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"),
+    ("application/json", b'{"model": {}, "messages": {}, "input": {}, "training_file": []}'),
+    ("application/json", b'{"model": null, "messages": null, "grader": null, "part_ids": null}'),
+    ("application/json", '{"model": "\\ud800\\u0000", "purpose": "\u202e"}'.encode()),
+    ("application/x-www-form-urlencoded", b"model=a&model=b&&&=%zz"),
+    ("multipart/form-data", b"--b\r\n\r\n--b--"),
+    ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n"),
+    ("text/plain; charset=nothing", b"{}"),
+)
+"""Bodies that no operation can mean, with their content types."""
+
+
+def malformed(server: Running) -> Iterator[tuple[str, str, str, bytes]]:
+    """Method, path, content type and body: every operation with every malformed body."""
+    paths = call(server, "GET", "/openapi.json").json()["paths"]
+    for path, operations in sorted(paths.items()):
+        url = re.sub(r"\{[^}]*\}", "nothing", path) + "?api-version=2024-10-21"
+        for method in sorted({o.upper() for o in operations} & {"POST", "PUT", "PATCH", "DELETE"}):
+            for kind, body in MALFORMED:
+                yield method, url, kind, body
+
+
+def stumbles(server: Running, requests: list[tuple[str, str, str, bytes]]) -> list[Any]:
+    """Requests that were answered with a 5xx, or with no error of ours."""
+    headers = {"Authorization": f"Bearer {server.key}"}
+    found = []
+    with httpx2.Client(base_url=server.root, headers=headers, verify=False, timeout=60) as opened:
+        for method, url, kind, body in requests:
+            answer = opened.request(method, url, content=body, headers={"Content-Type": kind})
+            # A deletion reads no body, and what is not there may be deleted as if it were.
+            good = answer.status_code < 300 and (method == "DELETE" or not body)
+            told = 400 <= answer.status_code < 500 and "error" in answer.json()
+            if not good and not told:
+                found.append((method, url, kind, body[:40], answer.status_code, answer.text[:200]))
+    return found
+
+
+def test_malformed_requests_are_the_clients_fault(
+    server: Running, record_property: Callable[[str, object], None]
+) -> None:
+    requests = list(malformed(server))[::7]
+    assert not stumbles(server, requests)
+    record_property("tried", f"{len(requests)} malformed requests")
+
+
+@pytest.mark.soak
+def test_all_malformed_requests_are_the_clients_fault(
+    server: Running, record_property: Callable[[str, object], None]
+) -> None:
+    requests = list(malformed(server))
+    assert not stumbles(server, requests)
+    record_property("tried", f"{len(requests)} malformed requests")
 
 
 def test_many_keys_at_once_that_are_none(server: Running) -> None:

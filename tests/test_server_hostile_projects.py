@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from azure_support import manage
@@ -12,7 +13,9 @@ from server_support import Running, call, chats, client, envelope, make_key
 MODEL = "tunewise/tiny"
 
 
-def test_nothing_of_one_project_is_there_for_another(server: Running) -> None:
+def test_nothing_of_one_project_is_there_for_another(
+    server: Running, record_property: Callable[[str, object], None]
+) -> None:
     """Every kind of object, every way to it, with a key of another project, admin or not."""
     with client(server) as api:
         file = api.files.create(file=("rows.jsonl", chats(10)), purpose="fine-tune").id
@@ -77,6 +80,7 @@ def test_nothing_of_one_project_is_there_for_another(server: Running) -> None:
         ("GET", f"/v1/chat/completions?after={stored}", None),
         ("POST", "/v1/fine_tuning/alpha/graders/run", {"grader": score, "model_sample": "x"}),
     ]
+    sent = 0
     for admin in (False, True):
         stranger = make_key(server.home, project="stranger", admin=admin)
         for method, path, body in ways:
@@ -84,6 +88,7 @@ def test_nothing_of_one_project_is_there_for_another(server: Running) -> None:
             assert answer.status_code in (400, 403, 404), (method, path, answer.text)
             # Nobody learns that the thing is there: it is answered like one that never was.
             asked = _renamed([path, body], own)
+            sent += 2
             ghost = call(server, method, asked[0], key=stranger, json=asked[1])
             assert ghost.status_code == answer.status_code, (method, path, ghost.text)
             told = envelope(answer, answer.status_code)
@@ -95,6 +100,8 @@ def test_nothing_of_one_project_is_there_for_another(server: Running) -> None:
         form = {"data": ("blob", b"abc")}
         answer = call(server, "POST", f"/v1/uploads/{upload}/parts", key=stranger, files=form)
         envelope(answer, 404)
+        sent += 5
+    record_property("tried", f"{sent} requests for what belongs to another project")
     with client(server) as api:
         assert api.uploads.complete(upload, part_ids=[part]).status == "completed"
         assert api.models.retrieve(model).id == model

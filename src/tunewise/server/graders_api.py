@@ -22,6 +22,7 @@ from tunewise.scoring.graders import (
     GraderRun,
     Question,
     parse_grader,
+    with_names,
 )
 from tunewise.scoring.graders.schema import LabelModel, Multi, PythonGrader, ScoreModel, Single
 from tunewise.scoring.sandbox import Limits, Sandbox, SandboxError, require_sandbox
@@ -65,12 +66,15 @@ class RunBody(WholeBody):
 
 @router.post("/v1/fine_tuning/alpha/graders/validate")
 async def validate(body: ValidateBody, caller: CallerDep, state: StateDep) -> dict[str, Any]:
-    """The grader as it was sent, where it can be used here; Python sources are loaded once."""
+    """The grader as it was sent, with its name, where it can be used here.
+
+    Python sources are loaded once.
+    """
     grader = await state.pools.graders.run(caller, checked_grader, state, caller, body.grader)
     sources = [g for g in _singles(grader) if isinstance(g, PythonGrader)]
     if sources:
         await state.pools.sandboxes.run(caller, _load_all, sources)
-    return {"grader": body.grader}
+    return {"grader": with_names(body.grader)}
 
 
 @router.post("/v1/fine_tuning/alpha/graders/run")

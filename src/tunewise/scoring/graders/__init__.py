@@ -12,7 +12,7 @@ from tunewise.scoring.graders.run import (
     run_grader,
     sample_of,
 )
-from tunewise.scoring.graders.schema import Grader, parse_grader
+from tunewise.scoring.graders.schema import Grader, parse_grader, with_names
 
 __all__ = [
     "Ask",
@@ -29,4 +29,5 @@ __all__ = [
     "reward_function",
     "run_grader",
     "sample_of",
+    "with_names",
 ]

@@ -84,7 +84,9 @@ def is_public(address: Address) -> bool:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if address.sixtofour is not None or address.teredo is not None:
             return False  # tunnels to any IPv4 address
-    return address.is_global and not address.is_multicast and address != _METADATA
+    # Reserved is also the old form of IPv4 in IPv6, `::a.b.c.d`.
+    special = address.is_multicast or address.is_reserved or address == _METADATA
+    return address.is_global and not special
 
 
 async def _follow(stack: AsyncExitStack, start: str, allowed: Collection[str]) -> httpx2.Response:

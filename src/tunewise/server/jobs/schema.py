@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from tunewise.scoring.graders import with_names
 from tunewise.server.jobs.tables import CheckpointPermission, Job, JobEvent, TunedModel
 from tunewise.server.jobs.training_files import Method
 
@@ -132,7 +133,7 @@ def job_object(job: Job, organization: str) -> dict[str, Any]:
     common = ("n_epochs", "batch_size", "learning_rate_multiplier")
     body: dict[str, Any] = {"hyperparameters": values}
     if kind == "reinforcement":
-        body["grader"] = job.method[kind]["grader"]
+        body["grader"] = with_names(job.method[kind]["grader"])
     return {
         "object": "fine_tuning.job",
         "id": job.id,
