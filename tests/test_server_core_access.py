@@ -249,6 +249,10 @@ def test_settings_that_cannot_be_meant(tmp_path: Path) -> None:
         ("home: here\nporrt: 1\n", "s.yaml:2: porrt", "unknown key"),
         ("home: here\nmax_file_bytes: many\n", "s.yaml:2: max_file_bytes", "a whole number"),
         ("models: [a]\n", "s.yaml:1: models", "a mapping"),
+        ("models:\n  a: {model: b, dtype: int8}\n", "s.yaml:2: models.a.dtype", "'float16'"),
+        ("models: {a: {dtype: auto}}\n", "models.a.model", "should be given"),
+        ("models: {a: {model: b, dtyp: auto}}\n", "models.a.dtyp", "unknown key"),
+        ("models:\n  a: b\n  c: {model: b, dtype: float16}\n", "s.yaml:1: models", "a and c are"),
         ("- a\n", "s.yaml", "a mapping"),
     ):
         config.write_text(text)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DType = Literal["auto", "float32", "bfloat16"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<turn|>")
 _PADS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "<|fim_pad|>")
@@ -253,7 +253,8 @@ def _numeric_type(wanted: DType, saved: Any, device: str) -> torch.dtype:
     import torch
 
     if wanted != "auto":
-        return torch.float32 if wanted == "float32" else torch.bfloat16
+        found: torch.dtype = getattr(torch, wanted)
+        return found
     if saved not in (torch.bfloat16, torch.float16):
         return torch.float32
     if device == "cuda":

@@ -266,7 +266,7 @@ def _base(settings: ServerSettings, name: str) -> str:
             where="--seed-fixtures",
             hint="Add it under `models` in the settings.",
         )
-    return settings.models[name]
+    return settings.models[name].model
 
 
 def _put(

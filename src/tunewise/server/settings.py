@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tunewise.errors import UsageError
+from tunewise.models.loading import DType
 from tunewise.study.complaints import dotted
 from tunewise.study.requirements import complaint
 from tunewise.study.yaml_source import parse_yaml, read_text
@@ -19,6 +20,17 @@ GB = 1024**3
 
 Bytes = Annotated[int, Field(ge=1, le=1024 * GB)]
 Days = Annotated[int, Field(ge=1, le=36500)]
+
+
+class ServedModel(BaseModel):
+    """What stands behind a name that requests may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    """tunewise/tiny, a folder, a hub id."""
+    dtype: DType = "auto"
+    """In which its weights are held (``models/loading.py``); logits are float32 in any case."""
 
 
 class ServerSettings(BaseModel):
@@ -40,9 +52,12 @@ class ServerSettings(BaseModel):
     organization: str = "tunewise"
     """The ``organization_id`` of jobs, and ``owned_by`` of models."""
 
-    models: dict[str, str] = Field(default_factory=lambda: {"tunewise/tiny": "tunewise/tiny"})
+    models: dict[str, ServedModel] = Field(
+        default_factory=lambda: {"tunewise/tiny": ServedModel(model="tunewise/tiny")}
+    )
     """Names that requests may use, and what stands behind them: tunewise/tiny, a folder, a hub
-    id. ``gpt-4o-mini-2024-07-18: Qwen/Qwen3-0.6B`` lets tutorials run unchanged."""
+    id. ``gpt-4o-mini-2024-07-18: Qwen/Qwen3-0.6B`` lets tutorials run unchanged. With a numeric
+    type: ``{model: Qwen/Qwen3-0.6B, dtype: float32}``."""
 
     max_file_bytes: Bytes = 512 * MB
     max_upload_bytes: Bytes = 8 * GB
@@ -85,6 +100,37 @@ class ServerSettings(BaseModel):
     query); ``-`` is stdout. It is rotated at 16 MB, four older ones are kept."""
     chat_retention_days: Days = 30
     """That stored chats are kept."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _plain_names(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: {"model": v} if isinstance(v, str) else v for k, v in value.items()}
+
+    @field_validator("models")
+    @classmethod
+    def _one_type_each(cls, value: dict[str, ServedModel]) -> dict[str, ServedModel]:
+        # One base lies in memory once, for all its names and for what was tuned from it.
+        first: dict[str, str] = {}
+        for name, served in value.items():
+            other = first.setdefault(served.model, name)
+            if value[other].dtype != served.dtype:
+                raise ValueError(
+                    f"{other} and {name} are one model, {served.model}, in two numeric types "
+                    f"({value[other].dtype} and {served.dtype}): give both the same `dtype`"
+                )
+        return value
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """Names that requests may use, and the local models behind them."""
+        return {name: served.model for name, served in self.models.items()}
+
+    @property
+    def dtypes(self) -> dict[str, DType]:
+        """Of the local models that have a numeric type of their own."""
+        return {m.model: m.dtype for m in self.models.values() if m.dtype != "auto"}
 
     @property
     def database_url(self) -> str:

@@ -14,6 +14,7 @@ from tunewise.server.blobs import BlobStore
 from tunewise.server.database import Sessions, open_database
 from tunewise.server.home import make_home
 from tunewise.server.inference.client import InferenceClient
+from tunewise.server.inference.limits import EngineLimits
 from tunewise.server.limits import Limiter, Usage
 from tunewise.server.pools import Pools
 from tunewise.server.request_log import RequestLog
@@ -78,6 +79,6 @@ def open_state(settings: ServerSettings) -> ServerState:
         sessions,
         blobs,
         Usage(sessions),
-        inference=InferenceClient(),
+        inference=InferenceClient(EngineLimits(dtypes=settings.dtypes)),
         requests=RequestLog(settings.request_log) if settings.request_log else None,
     )

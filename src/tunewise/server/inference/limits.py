@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunewise.models.loading import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class EngineLimits:
             machine.
         threads: of the arithmetic; None chooses by the machine.
         stall_s: seconds without a sign of life after which the process is ended and started again.
+        dtypes: numeric types of base models, by their names; others have their own (``auto``).
     """
 
     models: int = 4
@@ -31,3 +37,4 @@ class EngineLimits:
     chunk: int | None = None
     threads: int | None = None
     stall_s: float = 300.0
+    dtypes: Mapping[str, DType] = field(default_factory=dict)

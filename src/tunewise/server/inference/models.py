@@ -123,6 +123,7 @@ class Models:
                 bytes=s.bytes + sum(a.bytes for a in s.adapters.values()),
                 context_length=s.loaded.context_length,
                 running=s.users,
+                dtype=str(s.loaded.dtype).removeprefix("torch."),
             )
             for s in self._in_memory.values()
         ]
@@ -183,7 +184,9 @@ class Models:
         self._load(
             (key, None),
             wish,
-            lambda: load_serving(base, self._budget, own, wish.model.sha256),
+            lambda: load_serving(
+                base, self._budget, own, wish.model.sha256, self._limits.dtypes.get(base, "auto")
+            ),
             self._add_base,
         )
 

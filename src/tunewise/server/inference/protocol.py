@@ -188,6 +188,7 @@ class LoadedInfo:
         bytes: of weights, its adapters' included.
         context_length: in tokens.
         running: requests that are being answered.
+        dtype: numeric type of its weights (``bfloat16``).
     """
 
     base: str
@@ -195,6 +196,7 @@ class LoadedInfo:
     bytes: int
     context_length: int
     running: int
+    dtype: str
 
 
 class EngineError(Exception):

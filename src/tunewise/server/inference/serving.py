@@ -14,7 +14,7 @@ import torch
 
 from tunewise import digests
 from tunewise.errors import ModelError
-from tunewise.models.loading import LoadedModel, load_local
+from tunewise.models.loading import DType, LoadedModel, load_local
 from tunewise.models.names import parse_model
 from tunewise.models.output_head import sharpen
 from tunewise.models.raw_form import raw_template
@@ -110,13 +110,18 @@ def serving_key(base: str, own: str | None) -> str:
 
 
 def load_serving(
-    base: str, budget: Budget, own: str | None = None, sha256: str | None = None
+    base: str,
+    budget: Budget,
+    own: str | None = None,
+    sha256: str | None = None,
+    dtype: DType = "auto",
 ) -> Serving:
     """Load a base model. Runs beside the serving of others.
 
     Args:
         own: folder of an adapter that brings whole modules: they take the base's places.
         sha256: of that folder, where it is known.
+        dtype: of its weights.
 
     Raises:
         DamagedError: the adapter's files have changed.
@@ -132,7 +137,7 @@ def load_serving(
         )
     if own is not None:
         _hold(Path(own), sha256)
-    loaded = load_local(ref)
+    loaded = load_local(ref, dtype=dtype)
     replaced = frozenset() if own is None else put_modules(Path(own), loaded.model)
     sharpen(loaded.model)
     head: Any = loaded.model.get_output_embeddings()  # type: ignore[no-untyped-call]

@@ -110,7 +110,7 @@ def grader_of(method: MethodRequest, settings: ServerSettings) -> dict[str, Any]
             place,
         )
     try:
-        return local_grader(method.body.grader, settings.models)
+        return local_grader(method.body.grader, settings.bases)
     except GraderError as error:
         where = (error.where or "").removeprefix("grader")
         hint = f" {error.hint}" if error.hint else ""

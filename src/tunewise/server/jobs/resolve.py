@@ -137,7 +137,7 @@ def _where(deployment: Deployment, caller: Caller) -> str:
 
 def base_of(settings: ServerSettings, name: str) -> str | None:
     """The local model that a base name stands for, or None."""
-    return settings.models.get(name)
+    return settings.bases.get(name)
 
 
 def usable(project: str) -> Select[TunedModel]:
