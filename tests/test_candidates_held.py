@@ -70,6 +70,32 @@ def test_a_model_that_knows_nothing_answers_with_a_label(engine: LocalEngine) ->
     assert {a.finish_reason for a in answers} == {"stop"}
 
 
+def test_a_label_that_can_only_be_one_is_not_computed_to_its_end(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunewise.models.constraint import SchemaGuide
+    from tunewise.models.decoding import Decoder
+
+    rows = answered(*["the red cat sees the house", "seven green dogs like Anna"] * 9)
+    steps = 0
+    choose = Decoder._choose
+
+    def counted(self: Decoder, *arguments: Any) -> list[int]:
+        nonlocal steps
+        steps += 1
+        return choose(self, *arguments)
+
+    monkeypatch.setattr(Decoder, "_choose", counted)
+    quick, few = held_answers(engine, rows), steps
+    monkeypatch.setattr(SchemaGuide, "rest", lambda _: [])
+    steps = 0
+    slow = held_answers(engine, rows)
+    assert [a.text for a in quick] == [a.text for a in slow]
+    assert few <= 2 < steps
+    # What is billed is the answer, however it came about.
+    assert all(a.completion_tokens is not None and a.completion_tokens > 2 for a in quick)
+
+
 def test_it_answers_with_a_number_or_with_json_of_the_rows_form(engine: LocalEngine) -> None:
     for answer in held_answers(engine, answered(*[str(7 * i - 3) for i in range(9)])):
         assert answer.error is None

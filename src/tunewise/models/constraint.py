@@ -50,6 +50,15 @@ class SchemaGuide:
         """Tell that ``token`` was written."""
         self._matcher.consume_token(token)
 
+    def rest(self) -> list[int]:
+        """The tokens to the answer's end, where no other answer is left; empty otherwise."""
+        forced = list(self._matcher.compute_ff_tokens())
+        if not forced:
+            return []
+        ahead = self._matcher.deep_copy()
+        ahead.consume_tokens(forced)
+        return forced if ahead.is_stopped() and not ahead.is_error() else []
+
     @property
     def complete(self) -> bool:
         """Nothing can follow: the answer is a whole value."""

@@ -215,11 +215,23 @@ class Decoder:
             row.end = token if row.error is None else None
             return False
         row.ids.append(token)
+        if row.guide is not None and not row.guide.complete:
+            self._end_what_is_certain(row, row.guide)
         if (row.guide is not None and row.guide.complete) or self._stopped(row):
             row.reason = "stop"
         elif len(row.ids) >= row.budget:
             row.reason = "length"
         return row.reason is None
+
+    def _end_what_is_certain(self, row: Row, guide: SchemaGuide) -> None:
+        """Write the rest of an answer that can only be one: nobody needs to compute it."""
+        rest = guide.rest()
+        if len(row.ids) + len(rest) > row.budget:
+            return
+        for token in rest:
+            guide.accept(token)
+        row.ids += rest
+        row.generated += len(rest)
 
     def _stopped(self, row: Row) -> bool:
         if not row.stop:
