@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from cli_support import jsonl
-from training_support import save_small_model
+from training_support import save_small_model, word_examples
 from tunewise.data.chat import Example
 from tunewise.pipeline.quick import training_study
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.training_rows import read_training_rows
 from tunewise.pipeline.tuning import Tuner
+from tunewise.study.fine_tune import FineTune
+from tunewise.training.forecast import forecast_job
+from tunewise.training.fork_server import start
+from tunewise.training.job import TrainingJob
 from tunewise.training.job_files import read_job, write_job
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "train_memory.py"
@@ -68,3 +72,26 @@ def test_ten_times_the_rows_take_hardly_more_memory() -> None:
         grown = (many[part]["peak_mb"] - few[part]["peak_mb"]) * 1e6
         # Token ids, weights and offsets, which go to disk from 32 MB on; examples take 2,500.
         assert grown / 27_000 < 1000, (part, few, many)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_the_forecast_of_memory_is_enough(tmp_path: Path, adapter: str) -> None:
+    """A model whose weights weigh: its gradients, AdamW's moments and what is written count too."""
+    size = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 6}
+    save_small_model(tmp_path / "model", **size)
+    job = TrainingJob(
+        model=str(tmp_path / "model"),
+        examples=word_examples(24),
+        dev=word_examples(6, seed=1),
+        fine_tune=FineTune.model_validate({"adapter": adapter, "batch_size": 4}),
+        learning_rate=1e-4,
+        epochs=1,
+        seed=0,
+        output=tmp_path / "run",
+    )
+    said = forecast_job(job).peak_memory_bytes
+    write_job(job, job.output / "job")
+    start("worker", job.output).wait()
+    took = json.loads((job.output / "training.json").read_text())["peak_memory_bytes"]
+    assert took <= said <= 1.5 * took

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tunewise import digests
@@ -242,8 +242,45 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(beside, ignore_errors=True)
 
 
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path)
+    """Write a safetensors file, one tensor after the other.
+
+    The library's own ``save_file`` holds all of them a second time, as bytes: with AdamW's moments
+    that is more memory than the training itself takes.
+    """
+    # As the format wants it: the widest first, so that every tensor is aligned.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in names:
+            flat = tensors[name].detach().contiguous().reshape(-1).view(torch.uint8)
+            file.write(flat.cpu().numpy().data)
     path.with_suffix(_DIGEST).write_text(digests.of_file(path), "ascii")
 
 

@@ -53,6 +53,8 @@ def write_result(run: Run) -> TrainingResult:
         WorkspaceError: when the disk is full.
     """
     job, progress, setup = run.job, run.progress, run.setup
+    # Its moments are in the last checkpoint; loading and saving weights copies as much once more.
+    run.optimiser.state.clear()
     best_step = progress.best_step if job.keep == "best" else None
     kept = best_step or progress.step
     if kept != progress.step:
