@@ -59,7 +59,12 @@ class Server:
 
 
 def start_server(
-    home: Path, *, key: str | None = None, options: Sequence[object] = (), **settings: Any
+    home: Path,
+    *,
+    key: str | None = None,
+    options: Sequence[object] = (),
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> Server:
     """Start ``tunewise serve`` on a free port and wait until it answers.
 
@@ -67,6 +72,7 @@ def start_server(
         home: its folder; kept, so that a second start finds what the first left.
         key: of an earlier start; None makes a new admin key.
         options: of the command, beside ``--config``.
+        env: variables of its environment, beside this process's own.
         settings: keys of the settings file.
     """
     home.mkdir(parents=True, exist_ok=True)
@@ -80,7 +86,7 @@ def start_server(
             [COMMAND, "serve", "--config", config, *map(str, options)],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment(PYTHONUNBUFFERED="1"),
+            env=environment(PYTHONUNBUFFERED="1", **(env or {})),
             cwd=home.parent,
         )
     try:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from server_support import chats
 from tunewise.server.blobs import BlobStore
-from tunewise.server.database import Sessions, open_database, writing
+from tunewise.server.database import Sessions, now, open_database, writing
 from tunewise.server.jobs import hyperparameters, service
 from tunewise.server.jobs.checking import check
 from tunewise.server.jobs.graders import local_grader
@@ -304,6 +304,18 @@ def add_job(session: Session, number: int, project: str = "p", **fields: Any) ->
     session.add(job)
     session.flush()
     return job
+
+
+def test_a_clock_that_was_wrong_keeps_nobody_waiting(sessions: Sessions) -> None:
+    """What was started in the future, before the clock was set back, does not count as the last."""
+    with writing(sessions) as session:
+        ahead = now() + 10**8
+        add_job(session, 1, "once ahead", status="succeeded", started_at=ahead)
+        add_job(session, 2, "once ahead")
+        add_job(session, 3, "calm", status="succeeded", started_at=now())
+        add_job(session, 4, "calm")
+        job = next_job(session, workers=1, per_project=1)
+        assert job is not None and job.id == "ftjob-2"
 
 
 def test_turns(sessions: Sessions) -> None:

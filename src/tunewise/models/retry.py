@@ -65,7 +65,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         pass
     try:
-        when = email.utils.parsedate_to_datetime(text or "")
+        when = email.utils.parsedate_to_datetime(text or "").timestamp()
     except ValueError:
         return None
-    return max(0.0, when.timestamp() - time.time())
+    try:  # by the server's own clock: ours may be wrong
+        now = email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        now = time.time()
+    return max(0.0, when - now)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from tunewise.server import metrics
 from tunewise.server.blobs import BlobStore, Received
+from tunewise.server.clock import surely
 from tunewise.server.database import now
 from tunewise.server.errors import ApiError
 from tunewise.server.ids import new_id
@@ -71,7 +72,7 @@ def visible_files(project: str) -> list[ColumnElement[bool]]:
     return [
         File.project == project,
         File.deleted_at.is_(None),
-        File.expires_at.is_(None) | (File.expires_at > now()),
+        File.expires_at.is_(None) | (File.expires_at > surely()),
     ]
 
 

@@ -37,7 +37,7 @@ async def healthz(state: StateDep) -> dict[str, object]:
     return {
         "status": "ok",
         "version": __version__,
-        "uptime_seconds": round(time.time() - state.started, 1),
+        "uptime_seconds": round(time.monotonic() - state.began, 1),
     }
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tunewise.server.access import Caller
-from tunewise.server.database import now
+from tunewise.server.clock import surely
 from tunewise.server.errors import ApiError, Json
 from tunewise.server.tables import StoredAnswer
 
@@ -53,7 +53,7 @@ def idempotent(
     stored = session.scalar(
         select(StoredAnswer).where(StoredAnswer.project == caller.project, StoredAnswer.key == key)
     )
-    if stored is not None and stored.created_at < now() - KEPT_SECONDS:
+    if stored is not None and stored.created_at < surely() - KEPT_SECONDS:
         session.delete(stored)
         session.flush()
         stored = None

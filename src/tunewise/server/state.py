@@ -39,6 +39,7 @@ class ServerState:
         pools: threads for what blocks.
         requests: the log of requests; None where none is wanted.
         started: seconds since 1970.
+        began: the same moment on a clock that nobody sets.
     """
 
     settings: ServerSettings
@@ -52,6 +53,7 @@ class ServerState:
     pools: Pools = field(default_factory=Pools)
     requests: RequestLog | None = None
     started: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
 
 
 async def _state(request: Request) -> ServerState:

@@ -10,7 +10,8 @@ from sqlalchemy import delete, select
 from starlette.concurrency import run_in_threadpool
 
 from tunewise.server.chat.retention import forget_expired
-from tunewise.server.database import now, writing
+from tunewise.server.clock import surely
+from tunewise.server.database import writing
 from tunewise.server.errors import told
 from tunewise.server.file_store import forget
 from tunewise.server.idempotency import KEPT_SECONDS
@@ -54,14 +55,16 @@ def sweep(state: ServerState) -> None:
     state.usage.flush()
     freed: set[str] = set()
     with writing(state.sessions) as session:
-        session.execute(delete(StoredAnswer).where(StoredAnswer.created_at < now() - KEPT_SECONDS))
+        session.execute(
+            delete(StoredAnswer).where(StoredAnswer.created_at < surely() - KEPT_SECONDS)
+        )
         forget_expired(session, state.settings)
-        expired = select(File).where(File.deleted_at.is_(None), File.expires_at <= now())
+        expired = select(File).where(File.deleted_at.is_(None), File.expires_at <= surely())
         for file in session.scalars(expired.limit(_AT_ONCE)).all():
             if not any(user(session, file.id) for user in state.file_users):
                 freed.add(forget(file))
         ended = select(Upload.id).where(
-            (Upload.expires_at <= now()) | Upload.status.in_(("completed", "cancelled"))
+            (Upload.expires_at <= surely()) | Upload.status.in_(("completed", "cancelled"))
         )
         parts = select(UploadPart).where(UploadPart.upload_id.in_(ended)).limit(_AT_ONCE)
         # Parts of completed uploads are here where the server was killed before it dropped them.

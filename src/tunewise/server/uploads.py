@@ -14,6 +14,7 @@ from starlette.responses import Response
 from tunewise.digests import DamagedError
 from tunewise.server.access import Caller, CallerDep
 from tunewise.server.blobs import CHUNK, Incoming, Received
+from tunewise.server.clock import surely
 from tunewise.server.database import now, reading, writing
 from tunewise.server.errors import ApiError
 from tunewise.server.file_store import add_file, display_name, file_object, find_file
@@ -288,7 +289,9 @@ def _join(state: ServerState, target: Incoming, parts: list[UploadPart]) -> None
 
 
 def _status(upload: Upload) -> str:
-    return "expired" if upload.status == "pending" and upload.expires_at <= now() else upload.status
+    return (
+        "expired" if upload.status == "pending" and upload.expires_at <= surely() else upload.status
+    )
 
 
 def _upload_object(session: Session, upload: Upload) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from tunewise.server.batches import work
 from tunewise.server.batches.inside import Answered, ask
 from tunewise.server.batches.service import ACTIVE
 from tunewise.server.batches.tables import Batch
-from tunewise.server.database import now, reading, writing
+from tunewise.server.clock import surely
+from tunewise.server.database import reading, writing
 from tunewise.server.errors import told
 from tunewise.server.state import ServerState
 from tunewise.server.tables import ApiKey
@@ -127,7 +128,7 @@ class BatchRunner:
             active = self._active.get(row.id)
             if active is None:
                 active = self._active[row.id] = await run_in_threadpool(self._open, row)
-            if row.status == "cancelling" or row.expires_at <= now():
+            if row.status == "cancelling" or row.expires_at <= surely():
                 active.requests = None
             if active.requests is None and not active.running:
                 ended = {"cancelling": "cancelled"}.get(row.status, "completed")

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete
 from sqlalchemy.orm import Session
 
 from tunewise.server.chat.tables import StoredChat, StoredResponse
-from tunewise.server.database import now
+from tunewise.server.clock import surely
 
 if TYPE_CHECKING:
     from tunewise.server.access import Caller
@@ -31,4 +31,4 @@ def forget_expired(session: Session, settings: ServerSettings) -> None:
 
 
 def _oldest(settings: ServerSettings) -> int:
-    return now() - settings.chat_retention_days * _DAY
+    return surely() - settings.chat_retention_days * _DAY

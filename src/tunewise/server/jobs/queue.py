@@ -307,6 +307,7 @@ def next_job(session: Session, workers: int, per_project: int) -> Job | None:
     starts = session.execute(
         select(Job.project, func.max(Job.started_at))
         .where(Job.project.in_({job.project for job in waiting}))
+        .where(Job.started_at <= now())  # later ones are of a clock that was wrong
         .group_by(Job.project)
     )
     last = {row[0]: row[1] or 0 for row in starts}
