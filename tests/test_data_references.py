@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,47 @@ def test_every_way_of_scoring_takes_the_best(answer: str, score: float) -> None:
     )
     search.try_each([Plain()])
     assert search.settle().dev_score == score
+
+
+@pytest.mark.parametrize(
+    "grader",
+    [
+        {"type": "string_check", "operation": "eq", "reference": "{{item.answer}}"},
+        {
+            "type": "python",
+            "source": "def grade(sample, item):\n"
+            '    return float(sample["output_text"] == item["answer"])\n',
+        },
+        {
+            "type": "python",
+            "source": "def grade(sample, item):\n"
+            "    return float(sample['output_text'] in item['references'])\n",
+        },
+    ],
+    ids=["template", "python", "all"],
+)
+def test_graders_give_the_best_grade(grader: dict[str, Any]) -> None:
+    more = {"name": "g"} | ({"input": "{{sample.output_text}}"} if "reference" in grader else {})
+    reward = open_rewards(FineTune.model_validate({"method": "grpo", "grader": grader | more}))
+    answers = ["NYC", "New York City", "York", "Rome"]
+    own = replace(ROW, metadata={"answer": "Rome"})  # the row's own column is not written over
+    given = [Completion(text=text) for text in answers]
+    with closing(reward._run):  # type: ignore[attr-defined]
+        assert list(reward([ROW] * 4, given)) == [1.0, 1.0, 1.0, 0.0]
+        if "references" not in str(grader):
+            assert list(reward([own] * 4, given)) == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_a_grader_that_does_not_read_the_answer_is_asked_once() -> None:
+    source = (
+        "def grade(sample, item):\n"
+        '    return {"NYC": 0.25}.get(sample["output_text"], 0.0) + len(item["references"])\n'
+    )
+    grader = {"type": "python", "name": "g", "source": source}
+    reward = open_rewards(FineTune.model_validate({"method": "grpo", "grader": grader}))
+    with closing(reward._run):  # type: ignore[attr-defined]
+        assert list(reward([ROW], [Completion(text="NYC")])) == [3.25]
+    assert reward._run.graded == 1  # type: ignore[attr-defined]
 
 
 def test_metrics_that_score_many_at_once_are_asked_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.errors import StudyError
 from tunewise.scoring.base import BatchScorer, ItemScore, SetWarnings
+from tunewise.scoring.best import score_answers
 from tunewise.scoring.judge import Judge, read_verdict
 from tunewise.scoring.registry import get_scorer
 
 BLOCK = re.compile(
-    r"<<(TASK|GOOD ANSWER|ANSWER A|ANSWER B) (\w{16})>>\n(.*?)\n<<END \2>>", re.DOTALL
+    r"<<(TASK|GOOD ANSWER(?: \d)?|ANSWER A|ANSWER B) (\w{16})>>\n(.*?)\n<<END \2>>", re.DOTALL
 )
 
 
@@ -78,6 +80,29 @@ def test_both_orders_decide() -> None:
         "a long"
     )
     assert "GOOD ANSWER" in straight.messages[-1]["content"]
+
+
+def test_all_right_answers_are_shown_and_the_best_counts() -> None:
+    several = replace(
+        row(),
+        references=tuple({"role": "assistant", "content": t} for t in ("another", "gold answer")),
+    )
+    shown: list[dict[str, str]] = []
+
+    def known(parts: dict[str, str]) -> str:
+        shown.append(parts)
+        good = [text for name, text in parts.items() if name.startswith("GOOD ANSWER")]
+        a, b = parts["ANSWER A"] in good, parts["ANSWER B"] in good
+        return "VERDICT: TIE" if a == b else f"VERDICT: {'A' if a else 'B'}"
+
+    scorer, engine = judge(known)
+    assert scorer.compare(several, Completion("another"), Completion("bad")).winner == "one"
+    assert [n for n in shown[0] if "GOOD" in n] == ["GOOD ANSWER 1", "GOOD ANSWER 2"]
+    scorer, engine = judge(longer)
+    items = score_answers(scorer, [several] * 2, [Completion("an other"), Completion("another")])
+    # Shorter than the first, longer than the second; and the second itself.
+    assert [item.value for item in items] == [1.0, 0.5]
+    assert engine.calls == 1
 
 
 def test_a_judge_that_prefers_a_place_gives_ties() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from tunewise.data.chat import Completion, Example, Message
+from tunewise.data.chat import Completion, Example, Message, answer_of
 from tunewise.data.thoughts import UNFINISHED, split_thoughts
 from tunewise.errors import StudyError
 from tunewise.scoring.base import ItemScore
@@ -18,9 +18,17 @@ NO_GOLD = "the row has no wanted answer"
 
 def wanted_text(example: Example) -> str | None:
     """The wanted answer as text; tool calls as JSON; None where the row has none."""
-    if example.target is None:
-        return None
-    return example.answer or calls_as_text(example.target.get("tool_calls") or ())
+    return None if example.target is None else wanted_texts(example)[0]
+
+
+def wanted_texts(example: Example) -> tuple[str, ...]:
+    """All right answers of a row as text, the wanted one first; equal ones once."""
+    target = () if example.target is None else (example.target,)
+    texts = (
+        answer_of(message) or calls_as_text(message.get("tool_calls") or ())
+        for message in (*target, *example.references)
+    )
+    return tuple(dict.fromkeys(texts))
 
 
 def scorable(completion: Completion) -> Completion:

@@ -18,7 +18,7 @@ from tunewise.scoring.base import BatchScorer, ItemScore, Scorer
 def score_answer(scorer: Scorer, example: Example, completion: Completion) -> ItemScore:
     """The score of one answer, by the wanted answer that fits it best."""
     given = _given(completion)
-    scores = [scorer.score(one, given) for one in _readings(example, given)]
+    scores = [scorer.score(one, given) for one in readings_of(example, given)]
     return _told(max(scores, key=lambda item: item.value), given)
 
 
@@ -29,7 +29,7 @@ def score_answers(
     pairs = list(zip(examples, map(_given, completions), strict=True))
     if not isinstance(scorer, BatchScorer):
         return [score_answer(scorer, example, completion) for example, completion in pairs]
-    readings = [_readings(example, completion) for example, completion in pairs]
+    readings = [readings_of(example, completion) for example, completion in pairs]
     found = iter(
         scorer.score_all(
             [one for ones in readings for one in ones],
@@ -58,7 +58,7 @@ def _told(score: ItemScore, given: Completion) -> ItemScore:
     return replace(score, value=0.0, details={**score.details, "reason": UNFINISHED})
 
 
-def _readings(example: Example, completion: Completion) -> list[Example]:
+def readings_of(example: Example, completion: Completion) -> list[Example]:
     """The row once for each of its wanted answers; once where there is nothing to compare."""
     if not example.references or completion.error is not None:
         return [example]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
@@ -21,7 +22,14 @@ from pydantic.dataclasses import dataclass
 
 from tunewise.data.chat import Completion, Example, Progress, Request, text_of
 from tunewise.errors import StudyError
-from tunewise.scoring.answers import NO_GOLD, given_text, mean, scorable, wanted_text
+from tunewise.scoring.answers import (
+    NO_GOLD,
+    given_text,
+    mean,
+    scorable,
+    wanted_text,
+    wanted_texts,
+)
 from tunewise.scoring.base import ItemScore, Preference
 
 Verdict = Literal["A", "B", "TIE"]
@@ -55,7 +63,7 @@ class _Pair:
     example: Example
     one: str
     other: str
-    reference: str | None
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Judge:
         return engine
 
     def compare(self, example: Example, one: Completion, other: Completion) -> Preference:
-        """Which of two answers is better; the wanted answer is shown where there is one."""
+        """Which of two answers is better; the wanted answers are shown where there are any."""
         return self.compare_all([example], [one], [other])[0]
 
     def compare_all(
@@ -108,7 +116,7 @@ class Judge:
         rows = zip(examples, ones, others, strict=True)
         known: list[Preference | _Pair] = [
             _without_asking(one, other)
-            or _Pair(example, given_text(one), given_text(other), wanted_text(example))
+            or _Pair(example, given_text(one), given_text(other), wanted_texts(example))
             for example, one, other in rows
         ]
         return self._asked(known, progress)
@@ -137,7 +145,7 @@ class Judge:
                     hint="Record the answers too (`answer`), or use `metric: recorded`.",
                 )
             ready = _without_asking(completion, Completion(text=gold))
-            known.append(ready or _Pair(example, given_text(completion), gold, None))
+            known.append(ready or _Pair(example, given_text(completion), gold))
         return [ItemScore(p.value, p.details) for p in self._asked(known, progress)]
 
     def aggregate(self, items: Sequence[ItemScore]) -> float:
@@ -214,8 +222,10 @@ class Judge:
     def _request(self, pair: _Pair, first: str, second: str) -> Request:
         task = "\n\n".join(f"[{m.get('role')}]\n{text_of(m)}" for m in pair.example.prompt)
         parts = {"TASK": task, "ANSWER A": first, "ANSWER B": second}
-        if pair.reference is not None:
-            parts = {"TASK": task, "GOOD ANSWER": pair.reference, **parts}
+        if pair.references:
+            several = len(pair.references) > 1
+            names = (f"GOOD ANSWER{f' {k}' if several else ''}" for k in count(1))
+            parts = {"TASK": task, **dict(zip(names, pair.references, strict=False)), **parts}
         parts = {name: self._cut(text) for name, text in parts.items()}
         nonce = marker(parts)
         criteria = f" {self.criteria.strip()}" if self.criteria.strip() else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +17,10 @@ from tunewise.study.trusted_code import find_code
 
 if TYPE_CHECKING:
     from tunewise.scoring.graders import RewardFunction
+
+
+_ANSWER = re.compile(r"""item\.answer\b|['"]answer\\?['"]""")
+"""A template's or Python's name for the wanted answer, in a grader written as JSON."""
 
 
 class Rewards(Protocol):
@@ -142,20 +148,34 @@ class _Grader:
                 error.where = f"fine_tune.{error.where}"
             raise
         self.errors = self._run.errors
+        # A grader that asks a model must not be asked again and again what stays the same.
+        self._reads_answer = _ANSWER.search(json.dumps(grader)) is not None
 
     def __call__(
         self, examples: Sequence[Example], completions: Sequence[Completion]
     ) -> list[float]:
         from tunewise.scoring.graders import sample_of
 
-        pairs = [
-            (sample_of(c.text, c.tool_calls), _item(e))
-            for e, c in zip(examples, completions, strict=True)
+        items = [self._items(e, c) for e, c in zip(examples, completions, strict=True)]
+        samples = [sample_of(c.text, c.tool_calls) for c in completions]
+        grades = iter(
+            self._run([(s, item) for s, ones in zip(samples, items, strict=True) for item in ones])
+        )
+        return [max(next(grades) for _ in ones) for ones in items]
+
+    def _items(self, example: Example, completion: Completion) -> list[dict[str, Any]]:
+        """The row as the grader sees it; once for each right answer where it reads the answer."""
+        from tunewise.scoring.answers import wanted_texts
+        from tunewise.scoring.best import readings_of
+
+        known = {
+            "messages": [dict(m) for m in example.prompt],
+            "answer": example.answer,
+            "references": list(wanted_texts(example)),
+        }
+        if not self._reads_answer or "answer" in example.metadata:
+            return [{**known, **example.metadata}]
+        return [
+            {**known, "answer": one.answer, **example.metadata}
+            for one in readings_of(example, completion)
         ]
-        return self._run(pairs)
-
-
-def _item(example: Example) -> dict[str, Any]:
-    """The row as a grader's templates see it: its messages, its answer, and all its own fields."""
-    known = {"messages": [dict(m) for m in example.prompt], "answer": example.answer}
-    return {**known, **example.metadata}
