@@ -377,6 +377,53 @@ def test_no_method_on_no_path_makes_the_server_stumble(server: Running) -> None:
     assert wrong > 20
 
 
+def drop_streams(server: Running, count: int) -> None:
+    """Begin ``count`` streamed chats, eight at a time, and go away after the first bytes."""
+    body = {
+        "model": MODEL, "max_tokens": 64, "stream": True,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }  # fmt: skip
+
+    def drop(_: int) -> None:
+        url, headers = (
+            f"{server.base_url}/chat/completions",
+            {"Authorization": f"Bearer {server.key}"},
+        )
+        with (
+            httpx2.Client(verify=False, timeout=60) as opened,
+            opened.stream("POST", url, json=body, headers=headers) as answer,
+        ):
+            assert answer.status_code == 200, answer.read()
+            next(answer.iter_raw())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(drop, range(count)))
+
+
+def still_answered(server: Running) -> float:
+    """Requests in flight, by the server's own count, beside the one that asks."""
+    text = call(server, "GET", "/metrics").text
+    found = re.search(r"^tunewise_requests_in_flight (\S+)$", text, re.MULTILINE)
+    assert found, text
+    return float(found[1])
+
+
+@pytest.mark.parametrize("count", [24, pytest.param(600, marks=pytest.mark.soak)])
+def test_dropped_streams_leave_nothing_behind(
+    server: Running, count: int, record_property: Callable[[str, object], None]
+) -> None:
+    before = still_answered(server)
+    drop_streams(server, count)
+    deadline = time.monotonic() + 20
+    while still_answered(server) > before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert still_answered(server) == before
+    began = time.monotonic()
+    assert chat(server).status_code == 200
+    assert time.monotonic() - began < 10  # the engine does not go on for those who left
+    record_property("tried", f"{count} streams dropped after their first bytes")
+
+
 MALFORMED: tuple[tuple[str, bytes], ...] = (
     ("application/json", b""),
     ("application/json", b"{"),
