@@ -213,3 +213,17 @@ def test_what_would_make_costs_known() -> None:
     ]
     known = Cost(requests_per_month=1, usd_per_request_with=1, usd_per_request_without=1)
     assert words.cost_unknowns(known) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "shown"),
+    [
+        (["rows.jsonl:3", "rows.jsonl:17"], 2, "rows.jsonl:3, 17"),
+        (["a:3", "a:17", "b:2", "a:4"], 60, "a:3, 17, b:2, a:4 and 56 more"),
+        (["row-1", "row-2"], 2, "row-1, row-2"),
+        (["C:1", "x", "C:2"], 3, "C:1, x, C:2"),
+        ([f"r.jsonl:{n}" for n in range(20)], 1_020, "r.jsonl:0, 1, 2, 3, 4, 5 and 1,014 more"),
+    ],
+)  # fmt: skip
+def test_places_name_a_file_once(rows: list[str], count: int, shown: str) -> None:
+    assert fmt.places(rows, count) == shown

@@ -107,7 +107,8 @@ def show_audit(outcome: AuditOutcome, fixed: Path | None, as_json: bool) -> None
     for finding in report.findings:
         text = Text(visible(finding.message))
         if finding.rows:
-            text.append(f"\n{visible(', '.join(finding.rows[:6]))}", style="dim")
+            where = fmt.places(finding.rows, max(finding.count, len(finding.rows)))
+            text.append(f"\n{visible(where)}", style="dim")
         if finding.severity != "info" and finding.fix:
             text.append(f"\n{visible(finding.fix)}")
         severity = Text(finding.severity, style=_STYLES[finding.severity])

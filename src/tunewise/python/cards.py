@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tunewise.pipeline.run import Plan
     from tunewise.study.loading import LoadedStudy
 
-_SHOWN_ROWS = 6
 _LONGEST_VALUE = 400
 
 
@@ -34,7 +33,7 @@ def audit_card(outcome: AuditOutcome, fixed: Path | None) -> Card:
         for severity in ("error", "warning", "info")
     }
     found = ", ".join(
-        f"{n} for information" if severity == "info" else fmt.plural(n, severity)
+        fmt.plural(n, "remark" if severity == "info" else severity)
         for severity, n in counts.items()
         if n
     )
@@ -43,7 +42,7 @@ def audit_card(outcome: AuditOutcome, fixed: Path | None) -> Card:
             f.message,
             f.severity,
             fmt.plural(f.count, "row"),
-            ", ".join(f.rows[:_SHOWN_ROWS]) + (", …" if len(f.rows) > _SHOWN_ROWS else ""),
+            fmt.places(f.rows, max(f.count, len(f.rows))) if f.rows else "",
             f.fix if f.severity != "info" else "",
         )
         for f in report.findings

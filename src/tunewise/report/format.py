@@ -173,3 +173,20 @@ def months(value: float | None) -> str:
         return UNKNOWN
     text = f"{value:.1f}".removesuffix(".0")
     return f"{text} month" if text == "1" else f"{text} months"
+
+
+def places(rows: Sequence[str], count: int, most: int = 6) -> str:
+    """``rows.jsonl:3, 17, 40 and 57 more``: a file's name stands once before its lines.
+
+    Args:
+        rows: ids of rows, or ``file:line``; of all ``count`` that there are, the first ones.
+    """
+    shown: list[str] = []
+    last = None
+    for row in rows[:most]:
+        file, _, line = row.rpartition(":")
+        again = file and line.isdigit() and file == last
+        shown.append(line if again else row)
+        last = file if line.isdigit() else None
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return ", ".join(shown) + more
