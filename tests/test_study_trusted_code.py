@@ -10,9 +10,11 @@ import pytest
 
 from cli_support import jsonl, tunewise
 from training_support import WORDS, save_small_model
+from tunewise.data.chat import Example
 from tunewise.errors import StudyError, UntrustedCodeError, WorkspaceError
 from tunewise.study.fine_tune import FineTune
 from tunewise.study.trusted_code import find_code, require_trusted
+from tunewise.training.job import TrainingJob
 
 SOURCE = """\
 from dataclasses import dataclass
@@ -59,6 +61,23 @@ def test_code_runs_only_where_it_is_allowed_and_until_it_changes(mark: Path) -> 
         file.write("# one more line\n")
     with pytest.raises(UntrustedCodeError):
         require_trusted(grpo("mine:score"))
+
+
+def test_other_code_is_another_training(mark: Path, tmp_path: Path) -> None:
+    rows = [Example("a", [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])]
+    save_small_model(tmp_path / "model")
+    options = {"learning_rate": 1e-3, "epochs": 1, "seed": 0, "output": tmp_path, "dev": []}
+
+    def key() -> str:
+        tuned = grpo("mine:score")
+        return TrainingJob(str(tmp_path / "model"), rows, fine_tune=tuned, **options).key
+
+    before = key()
+    assert key() == before
+    with Path("mine.py").open("a") as file:
+        file.write("# one more line\n")
+    assert key() != before
+    assert not mark.exists()
 
 
 def test_what_runs_are_the_bytes_that_were_allowed(mark: Path) -> None:

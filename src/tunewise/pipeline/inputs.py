@@ -11,6 +11,7 @@ fine-tune meets them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import Any
 
 from tunewise import __version__
 from tunewise.data.chat import Example, canonical_hash
-from tunewise.errors import ModelError
+from tunewise.errors import ModelError, StudyError
 from tunewise.pipeline.prepare import Prepared, file_digests, row_keys
 from tunewise.scoring.registry import SCORERS
 from tunewise.study.parts import KINDS
 from tunewise.study.schema import CandidateSpec, Study
+from tunewise.study.trusted_code import named_code
 from tunewise.training.job import learning_options
 
 READING = 2
@@ -261,6 +263,9 @@ class StageInputs:
         if hosted:
             told["hosted"] = fine_tune.hosted.model_dump(mode="json")
             told["service"] = self._servers([self._model(spec)])
+        with contextlib.suppress(StudyError):  # a run says that it is not there
+            if code := named_code(fine_tune):
+                told["code"] = code.sha256
         if fine_tune.method == "pretrain":
             told["texts"] = [*self._files([study.data.documents]).values()]
         return told

@@ -137,6 +137,18 @@ def find_code(name: str) -> Code:
         ) from error
 
 
+def named_code(fine_tune: FineTune) -> Code | None:
+    """The code that a fine-tune would run, found and read; None where it names none.
+
+    Raises:
+        StudyError: there is no such file.
+    """
+    reward = fine_tune.reward
+    if fine_tune.method != "grpo" or reward is None or ":" not in reward.name:
+        return None
+    return find_code(reward.name)
+
+
 def require_trusted(fine_tune: FineTune, *, allow: bool = False) -> None:
     """Stop where the study names code that its user has not allowed.
 
@@ -148,11 +160,8 @@ def require_trusted(fine_tune: FineTune, *, allow: bool = False) -> None:
         StudyError: there is no such file.
         WorkspaceError: what is trusted cannot be remembered.
     """
-    reward = fine_tune.reward
-    if fine_tune.method != "grpo" or reward is None or ":" not in reward.name:
-        return
-    code = find_code(reward.name)
-    if code.trusted:
+    code = named_code(fine_tune)
+    if code is None or code.trusted:
         return
     if not allow:
         raise _refused(code)

@@ -16,6 +16,7 @@ from tunewise.models.names import ModelRef, parse_model
 from tunewise.models.raw_form import Form
 from tunewise.models.template_date import model_asks_for_date, today
 from tunewise.study.schema import FineTune
+from tunewise.study.trusted_code import named_code
 from tunewise.training.methods import METHODS
 
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -251,7 +252,10 @@ def _contents(fine_tune: FineTune) -> dict[str, str]:
 
     Raises:
         DataError: one is not there.
+        StudyError: it is the code of a reward.
     """
+    if code := named_code(fine_tune):
+        return {"code": code.sha256}
     if fine_tune.method != "distill" or fine_tune.distill.answers is None:
         return {}
     path = Path(fine_tune.distill.answers)
