@@ -462,20 +462,21 @@ def test_the_budget_stops(server: FakeOpenAI) -> None:
 
 
 def test_azure_in_both_forms(server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
-    monkeypatch.delenv("AZURE_OPENAI_API_VERSION", raising=False)
+    endpoint = server.url.removesuffix("/v1")
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
-    for version in (None, "2024-10-21"):
-        if version:
-            monkeypatch.setenv("AZURE_OPENAI_API_VERSION", version)
+    # `preview` is what Azure's documents write for a version of the address that has none.
+    for path, version in (("", ""), ("/openai/", "preview"), ("/openai/v1", "2024-10-21")):
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", endpoint + path)
+        monkeypatch.setenv("AZURE_OPENAI_API_VERSION", version)
         engine = open_engine("azure:dep", key_resolver=lambda reference, url: KEY)
         assert engine.answer([ask()])[0].text == "hello"
         engine.close()
     assert server.paths == [
         "/openai/v1/chat/completions",
+        "/openai/v1/chat/completions",
         "/openai/deployments/dep/chat/completions?api-version=2024-10-21",
     ]
-    assert server.headers[1]["api-key"] == KEY
+    assert server.headers[-1]["api-key"] == KEY
 
 
 def test_a_study_server_through_open_engine(

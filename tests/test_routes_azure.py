@@ -233,10 +233,15 @@ def test_import_by_address(stub: Stub) -> None:
 
 
 def test_the_v1_address(stub: Stub, job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"method": {"type": "supervised", "supervised": {"hyperparameters": {}}}}
+    marked = {**body, "metadata": {"a": "b"}}
+    classic = new_route().dressed(job, marked)  # which knows no metadata, and no method
+    assert classic == {"hyperparameters": {}, "trainingType": "Standard"}
     monkeypatch.delenv("AZURE_OPENAI_API_VERSION")
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
     route = new_route()
     assert route.connection(parse_model(job.model)).place.base_url == f"{stub.url}/openai/v1"
+    assert route.dressed(job, marked) == {**marked, "trainingType": "Standard"}
     sent = route.dressed(job, {"method": {"type": "supervised", "supervised": {}}})
     assert sent == {
         "method": {"type": "supervised", "supervised": {}},

@@ -23,7 +23,8 @@ class Place:
         base_url: of the OpenAI-shaped API; with ``azure_version``, the resource's endpoint.
         api_key: sent to ``base_url`` and nowhere else; never shown.
         key_name: the variable that holds it.
-        azure_version: of Azure's classic URLs.
+        azure_version: of Azure's classic URLs (``/openai/…?api-version=``); None elsewhere, and at
+            Azure's ``/openai/v1``, which has none.
         entra: the key is a token of Microsoft Entra.
         concurrency: requests under way at once.
         timeout: seconds for one attempt.
@@ -79,8 +80,15 @@ class OpenAIService:
         return Place(address, key, key_name="OPENAI_API_KEY")
 
 
+_UNVERSIONED = ("v1", "preview", "latest")
+"""What Azure's documents write for a version of ``/openai/v1``."""
+
+
 class AzureService:
-    """The resource at AZURE_OPENAI_ENDPOINT.
+    """The resource at AZURE_OPENAI_ENDPOINT: by ``/openai/v1``, which needs no version.
+
+    Where AZURE_OPENAI_API_VERSION (or OPENAI_API_VERSION) is a dated version, by the classic URLs,
+    as the ``AzureOpenAI`` client does.
 
     The key is AZURE_OPENAI_API_KEY or, where that is not set, a token of Microsoft Entra in
     AZURE_OPENAI_AD_TOKEN.
@@ -95,12 +103,14 @@ class AzureService:
                 "the environment variable AZURE_OPENAI_ENDPOINT is not set",
                 hint="Set it to the resource's address: https://NAME.openai.azure.com",
             )
-        return endpoint.removesuffix("/openai/v1")
+        return endpoint.removesuffix("/openai/v1").removesuffix("/openai")
 
     def place(self, key_resolver: KeyResolver) -> Place:
         address = self.address()
         environ = os.environ
         version = environ.get("AZURE_OPENAI_API_VERSION") or environ.get("OPENAI_API_VERSION")
+        if version in _UNVERSIONED:
+            version = None
         token = environ.get("AZURE_OPENAI_AD_TOKEN")
         entra = bool(token) and not environ.get("AZURE_OPENAI_API_KEY")
         name = "AZURE_OPENAI_AD_TOKEN" if entra else "AZURE_OPENAI_API_KEY"

@@ -185,11 +185,13 @@ class AzureRoute(HostedRoute):
     def dressed(self, job: TrainingJob, body: Mapping[str, Any]) -> dict[str, Any]:
         """With ``trainingType``; without it Azure says that the model cannot be tuned at all.
 
-        The classic API has its hyper-parameters at the top.
+        The classic API has its hyper-parameters at the top, and knows no metadata.
         """
         sent = {**body, "trainingType": job.fine_tune.hosted.training_type}
-        classic = self.connection(self._ref(job.model)).place.azure_version is not None
-        if classic and sent["method"]["type"] == "supervised":
+        if self.connection(self._ref(job.model)).place.azure_version is None:
+            return sent
+        sent.pop("metadata", None)
+        if sent["method"]["type"] == "supervised":
             sent["hyperparameters"] = sent.pop("method")["supervised"]["hyperparameters"]
         return sent
 

@@ -302,9 +302,7 @@ class HostedRoute:
         dead: int,
     ) -> str:
         """Make the job, once. A service that answered too late may have made it all the same."""
-        body = request.complete(ids)
-        if connection.place.azure_version is None:  # which knows no metadata
-            body["metadata"] = {MARK: request.mark}
+        body = {**request.complete(ids), "metadata": {MARK: request.mark}}
         # Of services that know this header, ours does; a job that failed may be made anew.
         headers = {"Idempotency-Key": canonical_hash([body, dead])}
 
