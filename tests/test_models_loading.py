@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from models_support import make_tokenizer, save_model
 from tunewise.data.chat import Request
@@ -20,6 +21,8 @@ from tunewise.models.loading import _numeric_type, load_local
 from tunewise.models.names import ModelRef, parse_model
 from tunewise.models.opening import open_engine
 from tunewise.models.weights import revision_of
+
+TEMPLATES = Path(__file__).parent / "chat_templates"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,19 @@ def test_what_is_known_of_a_loaded_model(folder: Path) -> None:
     assert (loaded.plain_template, loaded.stop) == (False, ())
     assert not loaded.model.training
     assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_a_thought_that_ends_does_not_end_an_answer_in_channels(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|return|>"]})
+    ends: dict[str, set[str]] = {}
+    for name in ("phi", "gpt_oss"):  # the same mark ends a turn in one, a message in the other
+        tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text("utf-8")
+        tokenizer.save_pretrained(folder)
+        loaded = load_local(parse_model(str(folder)))
+        ends[name] = set(loaded.tokenizer.convert_ids_to_tokens(list(loaded.end_ids)))
+    assert "<|end|>" in ends["phi"] and "<|end|>" not in ends["gpt_oss"]
 
 
 def test_only_pickles_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -284,7 +284,10 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
         found.update([value] if isinstance(value, int) else value or ())
     vocabulary = tokenizer.get_vocab()
     template = str(tokenizer.chat_template or "")
-    found.update(vocabulary[t] for t in _TURN_ENDS if t in template and t in vocabulary)
+    ends = [t for t in _TURN_ENDS if t in template and t in vocabulary]
+    if "<|channel|>" in template:  # gpt-oss ends each thought so, and says its answer after that
+        ends = [t for t in ends if t != "<|end|>"]
+    found.update(vocabulary[t] for t in ends)
     return tuple(sorted(found))
 
 

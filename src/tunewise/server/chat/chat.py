@@ -126,6 +126,8 @@ class _Chat:
             "refusal": None,
             "annotations": [],
         }
+        if choice.thoughts:
+            message["reasoning_content"] = choice.thoughts
         if calls and self.body.functions is not None:
             message["function_call"] = calls[0]["function"]
         elif calls:
@@ -190,6 +192,8 @@ def _chunks(chat: _Chat, piece: Piece, first: bool) -> Iterator[dict[str, Any]]:
     if first:
         delta = {"role": "assistant", "content": "", "refusal": None}
         yield {**empty, "delta": delta}
+    if piece.thoughts:
+        yield {**empty, "delta": {"reasoning_content": piece.thoughts}}
     if piece.text or piece.logprobs:
         logprobs = chat.logprobs(piece.logprobs) if chat.body.logprobs else None
         yield {**empty, "delta": {"content": piece.text}, "logprobs": logprobs}

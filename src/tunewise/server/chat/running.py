@@ -216,6 +216,7 @@ class Choice:
 
     Attributes:
         text: joined from its pieces.
+        thoughts: those that the model marks by channels.
         logprobs: of all its tokens, where they were asked for.
         tool_calls: in OpenAI's form.
         finish_reason: None while it grows.
@@ -225,6 +226,7 @@ class Choice:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     finish_reason: str | None = None
+    thoughts: str = ""
 
 
 class Answer:
@@ -247,6 +249,7 @@ class Answer:
         self.warning = self.warning or event.warning
         choice = self.choices[event.choice]
         choice.text += event.text
+        choice.thoughts += event.thoughts
         choice.logprobs.extend(event.logprobs)
         choice.tool_calls.extend(event.tool_calls)
         choice.finish_reason = event.finish_reason or choice.finish_reason

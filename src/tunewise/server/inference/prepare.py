@@ -77,7 +77,9 @@ def prepare(
             Sequence(
                 request=state,
                 choice=choice,
-                text=TextStream(serving.loaded.tokenizer, stop, tools),
+                text=TextStream(
+                    serving.loaded.tokenizer, stop, tools, chat=request.messages is not None
+                ),
                 random=random_of(request.seed, choice),
                 tokens=list(prompt),
                 guide=_guide(schema, serving) if schema is not None else None,

@@ -127,6 +127,7 @@ class Piece:
         tool_calls: on the last piece only, in OpenAI's form. With the finish reason ``length`` the
             last of them is cut: its arguments break off.
         warning: on the first piece, what of the request has no effect; empty for nothing.
+        thoughts: what is new of them, where the model marks them by channels (gpt-oss).
     """
 
     choice: int
@@ -135,6 +136,7 @@ class Piece:
     finish_reason: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     warning: str = ""
+    thoughts: str = ""
 
 
 @dataclass(frozen=True, slots=True)

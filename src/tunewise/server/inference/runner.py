@@ -232,24 +232,33 @@ class Runner:
         if row.seen is not None:
             row.seen.add(token)
         text = row.text.add(token)
+        thoughts = row.text.take_thoughts()
         told = (logprob,) if logprob is not None else ()
         if row.text.stopped or (row.guide is not None and row.guide.complete):
-            self._finish(row, text, told, "stop")
+            self._finish(row, text, told, "stop", thoughts)
         elif row.generated >= request.budget:
-            self._finish(row, text, told, "length")
+            self._finish(row, text, told, "length", thoughts)
         else:
-            if text or told:
-                self._emit(request.id, Piece(row.choice, text, told))
+            if text or told or thoughts:
+                self._emit(request.id, Piece(row.choice, text, told, thoughts=thoughts))
             return True
         return False
 
     def _finish(
-        self, row: Sequence, text: str, told: tuple[TokenLogprob, ...], reason: str
+        self,
+        row: Sequence,
+        text: str,
+        told: tuple[TokenLogprob, ...],
+        reason: str,
+        thoughts: str = "",
     ) -> None:
         rest, calls = row.text.finish(cut=reason == "length")
+        thoughts += row.text.take_thoughts()
         request = row.request
         reason = "tool_calls" if calls and not row.text.cut_in_call else reason
-        self._emit(request.id, Piece(row.choice, text + rest, told, reason, calls))
+        self._emit(
+            request.id, Piece(row.choice, text + rest, told, reason, calls, thoughts=thoughts)
+        )
         self._backend.drop(row)
         request.open -= 1
         if request.open == 0:

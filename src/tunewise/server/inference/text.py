@@ -13,6 +13,8 @@ from tokenizers.decoders import DecodeStream
 from tunewise.data.tool_calls import MARKS, Tools, cut_call, parse_tool_calls
 from tunewise.models.token_bytes import TokenBytes
 from tunewise.models.tool_calls import hidden_tokens
+from tunewise.server.inference.channels import MARKS as CHANNEL_MARKS
+from tunewise.server.inference.channels import Channels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,21 +46,32 @@ class TextStream:
         tokenizer: of the model.
         stop: strings that end the answer and do not belong to it.
         tools: definitions in OpenAI's form; with any, the answer may hold tool calls.
+        chat: the answer to a conversation, in which gpt-oss' channels are told apart.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...], tools: Tools = ()
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: tuple[str, ...],
+        tools: Tools = (),
+        *,
+        chat: bool = True,
     ) -> None:
         self._tokenizer: Any = tokenizer
+        speaks = chat and tokenizer.get_added_vocab().keys() >= CHANNEL_MARKS
+        self._channels = Channels(calls=bool(tools)) if speaks else None
+        self._raw = 0
+        plain = not tools and not speaks
         self._fast = getattr(tokenizer, "_tokenizer", None)
         self._decode: Any = (
-            DecodeStream(skip_special_tokens=not tools)
+            DecodeStream(skip_special_tokens=plain)
             if self._fast is not None
-            else _SlowStream(tokenizer, not tools)
+            else _SlowStream(tokenizer, plain)
         )
         self._stop = stop
         self._tools = tools
-        self._hidden = hidden_tokens(tokenizer) if tools else frozenset()
+        self._plain = plain
+        self._hidden = frozenset() if plain else hidden_tokens(tokenizer)
         self._ids: list[int] = []
         self._decoded = ""
         self._at = 0
@@ -77,7 +90,14 @@ class TextStream:
             new = self._decode.step(self._fast, token)
         else:
             new = self._decode.step(token)
-        return self._take(new) if new else ""
+        if not new:
+            return ""
+        self._raw += len(new)
+        return self._take(new if self._channels is None else self._channels.add(new))
+
+    def take_thoughts(self) -> str:
+        """The thoughts that are new, where the model marks them by channels."""
+        return "" if self._channels is None else self._channels.take_thoughts()
 
     def finish(self, *, cut: bool = False) -> tuple[str, tuple[dict[str, Any], ...]]:
         """What was held back: the rest of the text, and the tool calls.
@@ -88,8 +108,11 @@ class TextStream:
         """
         if not self.stopped:
             # Bytes that never became a character are shown as U+FFFD, as in the whole text.
-            whole = self._tokenizer.decode(self._ids, skip_special_tokens=not self._tools)
-            if len(whole) > len(self._decoded) and whole.startswith(self._decoded):
+            whole = self._tokenizer.decode(self._ids, skip_special_tokens=self._plain)
+            if self._channels is not None:
+                self._decoded += self._channels.add(whole[self._raw :], last=True)
+                self._cut_at_stop(max(0, self._at - self._longest))
+            elif len(whole) > len(self._decoded) and whole.startswith(self._decoded):
                 self._decoded = whole
                 self._cut_at_stop(max(0, self._at - self._longest))
         rest = self._decoded[self._at :]

@@ -96,7 +96,8 @@ def pack_event(event: Event | Embedded) -> list[Any]:
     if isinstance(event, Piece):
         logprobs = [[t.token, t.bytes, t.logprob, t.top] for t in event.logprobs]
         head = ["p", event.choice, event.text, logprobs, event.finish_reason, event.tool_calls]
-        return [*head, event.warning] if event.warning else head
+        more = [event.warning, event.thoughts]
+        return [*head, *more] if any(more) else head
     if isinstance(event, Done):
         return ["d", event.prompt_tokens, event.completion_tokens, event.cached_tokens]
     if isinstance(event, Failed):
