@@ -94,6 +94,17 @@ def test_what_may_never_happen(path: Path) -> None:
             assert node.func.id not in {"eval", "exec"} - may, f"{path}:{node.lineno}"
 
 
+def test_children_are_started_in_one_way() -> None:
+    """Without the working directory on their path: the command is made in one place."""
+    makers = {"processes.py", "scoring/sandbox/walls.py"}
+    found = {
+        str(path.relative_to(ROOT / "src" / "tunewise"))
+        for path in SOURCES
+        if "sys.executable" in path.read_text("utf-8")
+    }
+    assert found == makers
+
+
 def _compared(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Text that something is compared with, and its line."""
     for node in ast.walk(tree):
