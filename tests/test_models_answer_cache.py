@@ -145,3 +145,15 @@ def test_a_damaged_file_is_an_error_that_helps(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database, but long enough to be read as one" * 40)
     with pytest.raises(WorkspaceError, match="Delete the file"):
         CachedEngine(Echo(), tmp_path)
+
+
+def test_a_full_disk_is_said_so_and_what_was_kept_stays(small_disk: Path) -> None:
+    store = AnswerStore(small_disk / "answers.sqlite")
+    kept = 0
+    with pytest.raises(WorkspaceError, match="the disk is full") as caught:
+        while kept < 1000:
+            store.put(str(kept), Completion(text="x" * 2000))
+            kept += 1
+    assert "tunewise clean" in str(caught.value) and kept > 10
+    store.close()
+    assert len(AnswerStore(small_disk / "answers.sqlite")) == kept

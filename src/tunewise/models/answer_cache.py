@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from tunewise.data.chat import Completion, Progress, Request, canonical_hash
@@ -89,13 +90,16 @@ class AnswerStore:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            full = "full" in str(error)
+            if "full" in str(error) or getattr(error, "errno", None) in (ENOSPC, EDQUOT):
+                raise WorkspaceError(
+                    "the disk is full; what was finished before is intact",
+                    where=str(self._path),
+                    hint="Free some space (`tunewise clean` lists what can go) and run again.",
+                ) from error
             raise WorkspaceError(
                 f"the kept answers cannot be used: {error}",
                 where=str(self._path),
-                hint="Free some space and run again."
-                if full
-                else "Delete the file if it is damaged; its answers are then asked for again.",
+                hint="Delete the file if it is damaged; its answers are then asked for again.",
             ) from error
 
 
