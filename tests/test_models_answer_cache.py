@@ -156,4 +156,6 @@ def test_a_full_disk_is_said_so_and_what_was_kept_stays(small_disk: Path) -> Non
             kept += 1
     assert "tunewise clean" in str(caught.value) and kept > 10
     store.close()
-    assert len(AnswerStore(small_disk / "answers.sqlite")) == kept
+    store = AnswerStore(small_disk / "answers.sqlite")
+    assert len(store) == kept
+    store.close()
