@@ -212,7 +212,7 @@ def test_each_fold_trains_a_model_and_one_of_all_rows_is_shipped(
     if epochs > 1:
         assert verdict.verdict == "FINE_TUNE"
         assert runs[None].rows == n == submitted[-1] and runs[None].tuned_model is not None
-        assert runs[None].tuned_model in verdict.next_steps[0]
+        assert f"The tuned weights: {runs[None].tuned_model}" in verdict.next_steps
         assert any("was not itself tested" in note for note in verdict.primary.notes)
     assert len(submitted) == (4 if epochs > 1 else 3)
     again = run_study(

@@ -302,6 +302,32 @@ def chat(
     talk(model, adapter, system, message, max_tokens)
 
 
+@app.command(epilog='Example: tunewise use study.yaml "Where is my parcel?"')
+def use(
+    study: StudyArgument,
+    question: Annotated[
+        str | None,
+        typer.Argument(help="Asked once; without it, lines from stdin.", metavar="[QUESTION]"),
+    ] = None,
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", help="By default the one that the verdict names.")
+    ] = None,
+    overrides: SetOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Ask the winner of a study, exactly as the study asked it.
+
+    Prompt, examples, retrieval, classifier, tuned weights: all that was chosen. Piped text is one
+    question; at a terminal lines are a conversation.
+    """
+    from tunewise.cli.talk import use_candidate
+    from tunewise.study.loading import load_study
+    from tunewise.workspace import Workspace
+
+    loaded = load_study(study, overrides=overrides or [])
+    use_candidate(loaded, Workspace(workspace), candidate, question)
+
+
 app.command(epilog="Example: tunewise serve --port 8900")(serve)
 
 

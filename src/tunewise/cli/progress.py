@@ -34,9 +34,9 @@ class TerminalReporter:
 
     def gate(self, gate: str, title: str) -> None:
         if not self._quiet:
-            elapsed = time.monotonic() - self._started
+            so_far = duration(time.monotonic() - self._started)
             self._console.print(
-                f"[bold]{gate}[/bold]  {title}  [dim]{elapsed:.0f} s[/dim]", highlight=False
+                f"[bold]{gate}[/bold]  {title}  [dim]{so_far} so far[/dim]", highlight=False
             )
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -212,7 +213,7 @@ def worked_examples(
                     candidate=name,
                     text=_shown_answer(by_id[id_]),
                     thoughts=by_id[id_].thoughts or None,
-                    score=by_id[id_].score,
+                    score=by_id[id_].points,
                 )
                 for name, by_id in scores.items()
                 if id_ in by_id
@@ -243,20 +244,35 @@ def _shown_answer(item: Item) -> str:
     )
 
 
-def next_steps(study: Study, verdict: Verdict) -> list[str]:
-    """What to do now, most useful first."""
+def next_steps(
+    study: Study,
+    verdict: Verdict,
+    specs: Sequence[CandidateSpec] = (),
+    command: Sequence[str] = (),
+) -> list[str]:
+    """What to do now, most useful first.
+
+    Args:
+        specs: the candidates. command: the arguments that name this study to a command; empty
+            where it is no file, and so no command can name it.
+    """
     steps: list[str] = []
-    tuned = [r for r in verdict.training if r.candidate == verdict.use and r.tuned_model]
+    used = next((spec for spec in specs if spec.name == verdict.use), None)
+    asked = used is not None and not used.traits.recorded and bool(command)
     if verdict.verdict == "FINE_TUNE":
+        if asked:
+            steps.append(_try_it(command))
+        tuned = [r for r in verdict.training if r.candidate == verdict.use and r.tuned_model]
         if tuned:
-            steps.append(f"Try it: tunewise chat {study.model} --adapter {tuned[0].tuned_model}")
+            steps.append(f"The tuned weights: {tuned[0].tuned_model}")
         if verdict.cost.status == "unknown":
             steps.append("Add `costs.prices` and `traffic` to the study to see what it saves.")
         if verdict.forgetting.status == "unmeasured" and not study.only_recorded:
             steps.append("Forgetting was not measured; list rows that must not break.")
     elif verdict.verdict == "DO_NOT_FINE_TUNE":
         if verdict.use:
-            steps.append(f"Ship {verdict.use}; its settings stand in the report.")
+            steps.append(f"Ship {verdict.use}.")
+            steps += [_try_it(command)] if asked else []
         else:
             steps.append(_NOTHING_FIT)
         if verdict.learning_curve.more_data:
@@ -283,8 +299,13 @@ def next_steps(study: Study, verdict: Verdict) -> list[str]:
             steps.append("Add a baseline such as `zero_shot` or `few_shot` to the candidates.")
         if verdict.use:
             steps.append(f"Use {verdict.use} for now.")
+            steps += [_try_it(command)] if asked else []
         elif "no_baseline" not in verdict.because:
             steps.append(_NOTHING_FIT)
     else:
         steps.extend(f.fix for f in verdict.audit.findings if f.severity == "error" and f.fix)
     return steps
+
+
+def _try_it(command: Sequence[str]) -> str:
+    return f"Try it: tunewise use {shlex.join(command)}"

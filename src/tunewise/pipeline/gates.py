@@ -144,6 +144,11 @@ class Gates:
                 self._fitted[key] = candidate.fit(self.session.train, self.session.dev, progress)
         return self._fitted[key]
 
+    def tuned(self, spec: CandidateSpec, seed: int, folders: Mapping[str, Any]) -> Fitted:
+        """A candidate whose model was tuned before, here or elsewhere."""
+        self._tuned[spec.name, seed] = folders
+        return self.fitted(spec, seed)
+
     def _answers(
         self,
         spec: CandidateSpec,
@@ -438,6 +443,7 @@ class Gates:
             examples={row.id: row for row in self.session.test if row.messages},
             rows={row.id: row for row in self.session.test},
             also=self.session.also,
+            command=self.session.command,
         )
 
     def finish(self) -> Verdict:

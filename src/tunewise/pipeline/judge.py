@@ -104,7 +104,7 @@ class _Judge:
             warnings=[*self._warnings(decision), *left_out],
         )
         verdict.checklist = checklist(study, verdict, self.case.specs)
-        verdict.next_steps = next_steps(study, verdict)
+        verdict.next_steps = next_steps(study, verdict, self.case.specs, self.case.command)
         if self.case.examples and measured.test:
             names = (verdict.primary.with_, verdict.primary.without)
             items = {n: [i for i in a.items[0] if i is not None] for n, a in measured.test.items()}

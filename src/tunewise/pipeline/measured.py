@@ -37,6 +37,7 @@ class Case:
         prices: of the price file; None without one.
         examples: the test rows by id, for the worked examples (empty: none are shown).
         rows: all test rows by id, for slices. also: the further metrics by name.
+        command: the arguments that name this study to a command; empty where none can.
     """
 
     study: Study
@@ -48,6 +49,7 @@ class Case:
     examples: Mapping[str, Example] | None = None
     rows: Mapping[str, Example] = field(default_factory=dict)
     also: tuple[tuple[str, Scorer], ...] = ()
+    command: tuple[str, ...] = ()
 
 
 COLLAPSED = 0.9

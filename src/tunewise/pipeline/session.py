@@ -39,7 +39,7 @@ from tunewise.study.loading import LoadedStudy
 from tunewise.study.prices import Prices, load_prices, tuned_name
 from tunewise.study.schema import CandidateSpec
 from tunewise.training.job import TrainingResult
-from tunewise.workspace import StudyFolder, Workspace
+from tunewise.workspace import StudyFolder, Workspace, default_root
 
 
 class Session:
@@ -73,6 +73,13 @@ class Session:
         other = Session(self._loaded, self.workspace, self.reporter, engines=self.engines)
         other.prepared = prepared
         return other
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The arguments that name this study to a command; empty where no file holds it."""
+        named, root = self._loaded.arguments, self.workspace.root
+        elsewhere = bool(named) and root != default_root().absolute()
+        return (*named, *(("--workspace", str(root)) if elsewhere else ()))
 
     def close(self) -> None:
         """Give back models and connections."""

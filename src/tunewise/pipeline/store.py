@@ -17,6 +17,7 @@ from typing import Any
 
 from tunewise.data.chat import canonical_hash
 from tunewise.errors import WorkspaceError
+from tunewise.report.document import Points
 from tunewise.workspace import StudyFolder, read_json, write_json_atomic, write_text_atomic
 
 
@@ -46,6 +47,11 @@ class Item:
     thoughts: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     data: Any = None
+
+    @property
+    def points(self) -> Points:
+        """The score as documents and pages have it, 0..100."""
+        return Points(100 * self.score)
 
 
 class Store:

@@ -299,7 +299,9 @@ def load_study(study: str | Path | Mapping[str, Any], *, set: Sequence[str] = ()
     from tunewise.python.studies import Studied
 
     loaded = as_study(study, _workspace(None), set)
-    return Studied(loaded.study, loaded.path, loaded.directory, loaded.raw, loaded.places)
+    return Studied(
+        loaded.study, loaded.path, loaded.directory, loaded.raw, loaded.places, loaded.overrides
+    )
 
 
 def load_verdict(path: str | Path) -> Verdict:

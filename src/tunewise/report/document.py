@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Any, Literal, NewType
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = "tunewise.verdict/1"
 
 Interval = tuple[float, float]
+Points = NewType("Points", float)
+"""A score from 0 to 100; metrics and items count from 0 to 1 and are none until multiplied."""
 
 
 class Part(BaseModel):
@@ -253,7 +255,7 @@ class WorkedAnswer(Part):
     candidate: str
     text: str
     thoughts: str | None = Field(None, description="what the model thought before it; not scored")
-    score: float | None = Field(None, description="points of this answer")
+    score: Points | None = Field(None, description="points of this answer")
 
 
 class WorkedExample(Part):

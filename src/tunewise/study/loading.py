@@ -33,6 +33,7 @@ class LoadedStudy:
         directory: its folder, absolute; what the study's relative paths are relative to.
         raw: what the file says, with overrides applied, paths as written; JSON values.
         places: the line of each key.
+        overrides: what ``--set`` changed.
     """
 
     study: Study
@@ -40,6 +41,14 @@ class LoadedStudy:
     directory: Path
     raw: Mapping[str, Any]
     places: Places
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What names this study to a command; empty where no file holds it."""
+        if not self.path.is_file():
+            return ()
+        return (str(self.path), *(part for one in self.overrides for part in ("--set", one)))
 
     def located(self, error: StudyError) -> StudyError:
         """An error that names a key, met while the study ran, with the key's file and line."""
@@ -129,7 +138,7 @@ def _loaded(
     _checked_primary(study, places)
     _checked_parts(study, places)
     resolved = with_paths(study, raw, directory, places)
-    return LoadedStudy(_checked(resolved, places), path, directory, raw, places)
+    return LoadedStudy(_checked(resolved, places), path, directory, raw, places, tuple(overrides))
 
 
 def _checked(raw: Mapping[str, Any], places: Places) -> Study:

@@ -1,0 +1,102 @@
+"""`tunewise use`: the command that a study ends with, run as printed, answers as the study did."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli_support import Run, recorded, refused, tunewise
+from models_support import save_model
+from test_pipeline_local import _rows
+
+ROWS = 3
+QUICK = ("study.yaml", "--set", "effort=quick")
+
+
+def command(folder: Path, *arguments: object, code: int = 0) -> Run:
+    """The command, with the workspace that all tests here share."""
+    return tunewise(*arguments, cwd=folder, env={"TUNEWISE_HOME": str(folder / "ws")}, code=code)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study with every kind that can be asked."""
+    folder = tmp_path_factory.mktemp("used")
+    save_model(folder / "model")
+    for name, n, start in (("train", 60, 0), ("dev", 20, 1000), ("test", 24, 2000)):
+        (folder / f"{name}.jsonl").write_text(_rows(n, start))
+    (folder / "texts").mkdir()
+    (folder / "texts" / "weather.md").write_text("Fire and soup are warm. Snow and hail are cold.")
+    study = {
+        "name": "warm",
+        "model": "./model",
+        "prompt": "Is it warm or cold?",
+        "data": {
+            **{part: f"{part}.jsonl" for part in ("train", "dev", "test")},
+            "documents": "texts",
+        },
+        "metric": "accuracy",
+        "candidates": [
+            "zero_shot",
+            {"kind": "few_shot", "k": [2], "selection": ["nearest"]},
+            {"kind": "rag", "k": [1]},
+            "classifier",
+            "fine_tuned",
+        ],
+        "fine_tune": {"epochs": 1, "learning_rate": 0.005},
+        "output": {"max_tokens": 4},
+        "prompt_search": 0,
+        "forgetting": {"suite": None},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    command(folder, "run", *QUICK, "-q")
+    return folder
+
+
+def answered(folder: Path, candidate: str) -> list[tuple[str, str]]:
+    """Questions of test rows with the answers that the study was given."""
+    questions = [json.loads(x)["input"] for x in (folder / "test.jsonl").read_text().splitlines()]
+    (items,) = folder.rglob(f"items/{candidate}.test.jsonl")
+    answers = [json.loads(x)["answer"] for x in items.read_text().splitlines()]
+    return list(zip(questions, answers, strict=True))[:ROWS]
+
+
+@pytest.mark.parametrize(
+    "kind", ["constant", "zero_shot", "few_shot", "rag", "classifier", "fine_tuned"]
+)
+def test_each_kind_answers_as_in_the_study(studied: Path, kind: str) -> None:
+    for question, answer in answered(studied, kind):
+        run = command(studied, "use", *QUICK, "--candidate", kind, question)
+        assert run.out == f"{answer}\n"
+
+
+def test_the_printed_command_is_run_as_printed(studied: Path) -> None:
+    verdict = command(studied, "report", *QUICK, "--json").json
+    (step,) = [s for s in verdict["next_steps"] if s.startswith("Try it: tunewise ")]
+    printed = shlex.split(step.removeprefix("Try it: tunewise "))
+    assert printed == ["use", *QUICK]
+    for question, answer in answered(studied, verdict["use"]):
+        assert command(studied, *printed, question).out == f"{answer}\n"
+
+
+def test_a_right_answer_has_a_hundred_points(studied: Path) -> None:
+    verdict = command(studied, "report", *QUICK, "--json").json
+    scores = {a["score"] for e in verdict["examples"] for a in e["answers"]}
+    assert scores == {0.0, 100.0}
+    (page,) = studied.rglob("report.html")
+    assert '<span class="tag good">right</span>' in page.read_text()
+
+
+def test_what_cannot_be_asked_says_why(tmp_path: Path, studied: Path) -> None:
+    unrun = command(studied, "use", "study.yaml", "?", "--set", "seed=7", code=3)
+    assert "has not been run as it stands now" in unrun.err
+    unknown = command(studied, "use", *QUICK, "?", "--candidate", "zero", code=2)
+    assert "It has zero_shot, few_shot" in unknown.err
+    study = recorded(tmp_path, {"tuned": 0.9, "zero_shot": 0.5})
+    steps = tunewise("run", study, "--json", cwd=tmp_path).json["next_steps"]
+    assert not any("tunewise use" in step for step in steps)
+    refused("use", study, "?", cwd=tmp_path, code=2, says=["answers were recorded elsewhere"])
