@@ -52,6 +52,8 @@ FORMS: dict[str, Callable[[Calls], str]] = {
     "coder": _coder,
     "mistral": lambda c: f"[TOOL_CALLS] [{', '.join(_objects(c))}]",
     "mistral-new": lambda c: "".join(f"[TOOL_CALLS]{n}[ARGS]{json.dumps(a)}" for n, a in c),
+    "mistral-v11": lambda c: "".join(f"[TOOL_CALLS]{n}{json.dumps(a)}" for n, a in c),
+    "phi-functools": lambda c: "functools[\n  " + ",\n  ".join(_objects(c)) + "\n]",
     "llama": lambda c: "<|python_tag|>" + "; ".join(_objects(c, "parameters")),
     "phi": lambda c: f"<|tool_call|>[{', '.join(_objects(c))}]<|/tool_call|>",
     "deepseek": lambda c: (
@@ -79,6 +81,15 @@ FORMS: dict[str, Callable[[Calls], str]] = {
             for i, (n, a) in enumerate(c)
         )
         + "<|tool_calls_section_end|>"
+    ),
+    "kimi-spaced": lambda c: (
+        "<|tool_calls_section_begin|> "
+        + " ".join(
+            f"<|tool_call_begin|>\nfunctions.{n}:{i} <|tool_call_argument_begin|> {json.dumps(a)} "
+            "<|tool_call_end|>"
+            for i, (n, a) in enumerate(c)
+        )
+        + " <|tool_calls_section_end|>"
     ),
     "harmony": lambda c: "<|start|>assistant".join(
         f"<|channel|>commentary to=functions.{n} <|constrain|>json<|message|>"
@@ -166,6 +177,15 @@ def test_channels_that_are_no_calls_give_their_text() -> None:
 def test_schemas_give_the_types_of_xml_parameters() -> None:
     call = ("find", {"text": "7", "number": 7})
     assert _read(_coder([call])) == ("", [call])
+
+
+def test_bare_objects_are_calls_where_there_is_nothing_else() -> None:
+    calls: Calls = [("find", {"text": "a; {b}"}), ("get_weather", {}), ("find", {"number": 7})]
+    for between in ("; ", " ;", ";\n"):
+        text = between.join(_objects(calls, "parameters"))
+        assert _read(text) == ("", calls)
+        for plain in (f"{text}; and more", f"See: {text}", f"{text};"):
+            assert _read(plain) == (plain, [])
 
 
 @pytest.mark.parametrize("form", FORMS)

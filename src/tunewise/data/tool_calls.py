@@ -3,14 +3,21 @@
 ============================  ====================================================================
 Hermes, Qwen                  ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``
 Qwen3-Coder                   ``<function=NAME><parameter=KEY>VALUE</parameter></function>``
-Mistral                       ``[TOOL_CALLS] [{…}, …]``, later ``[TOOL_CALLS]NAME[ARGS]{…}``
-Llama 3.1                     ``<|python_tag|>{"name": …, "parameters": {…}}``, also without the tag
-Phi-4-mini                    ``<|tool_call|>[{…}, …]<|/tool_call|>``
+Mistral                       ``[TOOL_CALLS] [{…}, …]``, later ``[TOOL_CALLS]NAME[ARGS]{…}``, of
+                              which some tokenizers drop ``[ARGS]``
+Llama 3.1                     ``<|python_tag|>{"name": …, "parameters": {…}}``, also without the
+                              tag; several are joined by ``; ``
+Phi-4-mini                    ``<|tool_call|>[{…}, …]<|/tool_call|>``, and ``functools[{…}, …]``
 DeepSeek                      ``<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{…}<｜tool▁call▁end｜>``
 Kimi K2                       ``<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}``
 gpt-oss (harmony)             ``<|channel|>commentary to=functions.NAME json<|message|>{…}<|call|>``
 FunctionGemma, Gemma 4        ``call:NAME{KEY:<escape>TEXT<escape>,KEY:7}`` (``gemma_calls.py``)
 ============================  ====================================================================
+
+Held against the examples in vLLM's tests of its tool parsers (https://github.com/vllm-project/vllm,
+``tests/tool_use`` and ``tests/entrypoints/openai/tool_parsers``: Hermes, Qwen3-Coder, Mistral
+before and from v11, Llama 3, Phi-4-mini, DeepSeek V3 and V3.1, Kimi K2), its ``examples/
+tool_chat_template_gemma4.jinja``, and SGLang's ``function_call/gpt_oss_detector.py`` (harmony).
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ _JSON = json.JSONDecoder()
 _SPACE = re.compile(r"\s*")
 _FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^<>\s]+)>(.*?)</parameter>", re.DOTALL)
-_NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w+)?\[ARGS\]\s*")
+_NAMED = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w+)?(?:\[ARGS\]\s*|\s*(?=\{))")
 _DEEPSEEK = re.compile(r"(?:function<｜tool▁sep｜>([\w.-]+)\s*```json|([\w.-]+)<｜tool▁sep｜>)\s*")
 _KIMI = re.compile(r"\s*(?:functions\.)?([\w.-]+?)(?::\d+)?\s*<\|tool_call_argument_begin\|>\s*")
 _KIMI_SECTIONS = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>")
@@ -51,8 +58,8 @@ _DEEPSEEK_ENDS = re.compile(r"\s*(?:```)?\s*<｜tool▁call▁end｜>(?:\s*<｜t
 def parse_tool_calls(text: str, tools: Tools = ()) -> tuple[str, tuple[dict[str, Any], ...]]:
     """Split an answer into its text and its tool calls.
 
-    Read are any number of calls in the forms of this module, or an answer that is one bare object
-    with a name and arguments. What only looks like a call stays text.
+    Read are any number of calls in the forms of this module, or an answer that is nothing but bare
+    objects with a name and arguments. What only looks like a call stays text.
 
     Args:
         text: with the marks of calls still in it (``models/tool_calls.py``).
@@ -74,7 +81,7 @@ def parse_tool_calls(text: str, tools: Tools = ()) -> tuple[str, tuple[dict[str,
         at = start = found[1]
     if calls:
         return _plain("".join([*around, text[start:]])), _numbered(calls)
-    bare = _objects(text, 0)
+    bare = _llama(text, 0, tools)
     if bare is None or text[bare[1] :].strip() or not text.lstrip().startswith("{"):
         return without_channels(text), ()
     return "", _numbered(bare[0])
@@ -264,6 +271,10 @@ def _phi(text: str, at: int, tools: Tools) -> Found | None:
     return _closed(_objects(text, at), text, "<|/tool_call|>", optional=True)
 
 
+def _functools(text: str, at: int, tools: Tools) -> Found | None:
+    return _objects(text, at - 1)
+
+
 def _deepseek(text: str, at: int, tools: Tools) -> Found | None:
     match = _DEEPSEEK.match(text, at)
     if match is None:
@@ -307,6 +318,7 @@ _READERS: dict[str, Callable[[str, int, Tools], Found | None]] = {
     "[TOOL_CALLS]": _mistral,
     "<|python_tag|>": _llama,
     "<|tool_call|>": _phi,
+    "functools[": _functools,
     "<｜tool▁call▁begin｜>": _deepseek,
     "<|tool_call_begin|>": _kimi,
     "<|channel|>commentary to=functions.": _harmony,
