@@ -48,7 +48,7 @@ This page is generated from the program itself.
 def pages() -> dict[str, str]:
     """The pages by file name."""
     return {
-        "study-file.md": markdown_reference(json_schema(), _STUDY),
+        "study-file.md": markdown_reference(json_schema(), _STUDY, defaults=True),
         "verdict-json.md": verdict_reference(),
         "metrics.md": _metrics(),
     }

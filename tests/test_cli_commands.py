@@ -111,6 +111,7 @@ def test_init(tmp_path: Path, kind: str, metric: str | None, reason: str) -> Non
     run = tunewise("init", rows.name, cwd=tmp_path)
     text = (tmp_path / "study.yaml").read_text()
     assert "Next: tunewise run study.yaml" in run.out
+    assert "is a toy" in run.out and "init --model" in run.out
     comments = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
     assert reason in comments and "candidate" in comments
     study = load_study(tmp_path / "study.yaml").study

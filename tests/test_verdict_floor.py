@@ -134,3 +134,14 @@ def test_a_tuned_model_below_the_target_is_said_to_be(target: float, said: bool)
     decision = decide(replace(study(better, gap(15.0, 19.0)), target=target))
     assert decision.use == "fine_tuned"
     assert any("below the target" in note for note in decision.notes) == said
+
+
+@pytest.mark.parametrize("gain", [gap(-9.0, -1.0), gap(-9.0, 9.0), None])
+def test_nothing_is_named_for_use_that_has_no_right_answer(gain: PairedComparison | None) -> None:
+    """Also where no constant scores anything either, so that there is no floor."""
+    zero = Baseline(name="zero_shot", score=0.0, n=200, measured=0.0)
+    evidence = replace(study(gain, None), baselines=(zero,), best_baseline="zero_shot", floor=None)
+    decision = decide(evidence)
+    assert decision.use is None
+    if gain is not None:
+        assert "no answer of zero_shot" in decision.notes[-1]

@@ -104,7 +104,7 @@ def propose(
     if any(row.references for row in rows):
         reasons.append("several right answers a row: scored by the best, trained on the first")
     _explain_splits(path, rows, reasons)
-    return Proposal(study, reasons, [*watch.told(), *_warnings(rows, more)])
+    return Proposal(study, reasons, [*watch.told(), *_warnings(rows, more), *_toy(model)])
 
 
 def _pretraining(
@@ -133,7 +133,18 @@ def _pretraining(
         "without rows that have a question and its answer nothing can be tested: a verdict needs "
         "them as `data.examples`, with the texts as `data.documents`"
     )
-    return Proposal(study, reasons, [*watch.told(), note], "train")
+    return Proposal(study, reasons, [*watch.told(), note, *_toy(model)], "train")
+
+
+def _toy(model: str) -> list[str]:
+    """What the model of the demonstrations is not fit for."""
+    if model != "tunewise/tiny":
+        return []
+    return [
+        "tunewise/tiny is a toy for trying the program: it can answer hardly anything, and a "
+        "verdict on it says nothing of your task. Name a real one (init --model): a hub id, a "
+        "folder, openai:MODEL"
+    ]
 
 
 def _metric(rows: Sequence[Example], reasons: list[str]) -> tuple[str, list[str] | None]:

@@ -275,6 +275,11 @@ def next_steps(
             steps += [_try_it(command)] if asked else []
         else:
             steps.append(_NOTHING_FIT)
+        if "forgetting" in verdict.because:
+            steps.append(
+                "Forgetting alone kept the tuned model back: where the skills it lost do not "
+                "matter, set `forgetting.veto: false`."
+            )
         if verdict.learning_curve.more_data:
             steps.append("More training rows may change this: the learning curve still rises.")
     elif verdict.verdict == "UNDECIDED":

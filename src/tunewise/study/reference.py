@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 ROOT = ""
 
 
-def markdown_reference(schema: dict[str, Any], opening: str) -> str:
+def markdown_reference(schema: dict[str, Any], opening: str, *, defaults: bool = False) -> str:
     """``opening``, then a table for the document and for each part that it names, in order.
 
     Args:
         schema: of an object, with its parts in ``$defs`` as pydantic writes it.
         opening: Markdown.
+        defaults: say what stands where a key is left out.
     """
     parts = {ROOT: schema, **schema["$defs"]}
     order = [ROOT, *dict.fromkeys(_parts_in_order(ROOT, parts))]
-    return "\n".join([opening, *(line for name in order for line in _section(name, parts))])
+    return "\n".join(
+        [opening, *(line for name in order for line in _section(name, parts, defaults))]
+    )
 
 
 def _parts_in_order(name: str, parts: dict[str, Any]) -> Iterator[str]:
@@ -38,7 +42,7 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(inner)
 
 
-def _section(name: str, parts: dict[str, Any]) -> Iterator[str]:
+def _section(name: str, parts: dict[str, Any], defaults: bool) -> Iterator[str]:
     part = parts[name]
     yield f"## {'The document' if name == ROOT else name}\n"
     if name != ROOT and part.get("description"):
@@ -47,6 +51,12 @@ def _section(name: str, parts: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|"
     for key, value in part["properties"].items():
         meaning = value.get("description") or _meaning_of_part(value, parts)
+        if defaults and isinstance(value.get("default"), str | int | float):
+            said = value["default"]
+            written = said if isinstance(said, str) else json.dumps(said)
+            meaning = "; ".join(
+                part for part in (meaning, f"default `{written}`" if written else "") if part
+            )
         yield f"| `{key}` | {_type(value)} | {meaning.replace('|', chr(92) + '|')} |"
     yield ""
 

@@ -378,7 +378,12 @@ def _use(evidence: Evidence, decision: Decision) -> tuple[str | None, bool]:
 
 
 def _fit(baseline: Baseline, evidence: Evidence) -> bool:
-    """Whether it does more than always to answer the same; so it is taken where that is unknown."""
+    """Whether anything it answers is right, and it does more than always to answer the same.
+
+    The latter is taken to be so where it is unknown.
+    """
+    if baseline.measured is not None and baseline.measured <= 0:
+        return False
     if evidence.floor is not None and baseline.name == evidence.floor.name:
         return False
     return baseline.over_constant is None or baseline.over_constant > 0
@@ -399,6 +404,8 @@ def _unfit(evidence: Evidence, use: str | None) -> list[str]:
         return [f"{use} scores {score:.1f}, below the target of {target:g}."][: score < target]
     best = next(b for b in evidence.baselines if b.name == evidence.best_baseline)
     found = "Nothing that was measured is fit for use: "
+    if best.measured is not None and best.measured <= 0:
+        return [f"{found}no answer of {best.name}, the best without fine-tuning, scores anything."]
     if not _fit(best, evidence):
         return [f"{found}{best.name} is not shown to be better than one constant answer."]
     return [f"{found}{best.name} scores {best.measured:.1f}, below the target of {target:g}."]
