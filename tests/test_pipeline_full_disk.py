@@ -40,7 +40,10 @@ def test_a_study_that_trains_goes_on_once_there_is_space(study: Path, tmp_path: 
             if full.code:
                 stopped += 1
                 assert full.code == 3 and full.out == "", (size, full)
-                assert "the disk is full" in full.err and "tunewise clean" in full.err, (size, full)
+                assert "the disk is full; " in full.err and "Free some space" in full.err, (
+                    size,
+                    full,
+                )
                 no_halves(disk)
                 subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
                 full = tunewise(*run, cwd=tmp_path, process=True)
