@@ -18,8 +18,8 @@ from tunewise import __version__
 from tunewise.study.loading import load_study
 
 COMMANDS = (
-    "demo", "init", "audit", "run", "report", "forecast", "train", "chat", "use", "routes",
-    "schema", "clean", "fsck",
+    "demo", "init", "audit", "run", "report", "forecast", "train", "chat", "use",
+    "export", "routes", "schema", "clean", "fsck",
 )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,23 @@ def test_the_printed_command_is_run_as_printed(studied: Path) -> None:
     assert printed == ["use", *QUICK]
     for question, answer in answered(studied, verdict["use"]):
         assert command(studied, *printed, question).out == f"{answer}\n"
+
+
+@pytest.mark.parametrize("kind", ["zero_shot", "fine_tuned"])
+def test_an_exported_prompt_answers_as_in_the_study(studied: Path, kind: str) -> None:
+    out = studied / f"out-{kind}"
+    run = command(studied, "export", *QUICK, "--candidate", kind, "--out", out)
+    assert run.out == f"Wrote {out / 'prompt.json'}\nWrote {out / 'ask.py'}\n"
+    question, answer = answered(studied, kind)[0]
+    ask = [sys.executable, str(out / "ask.py"), question]
+    assert subprocess.run(ask, capture_output=True, text=True).stdout == f"{answer}\n"
+
+
+def test_what_is_no_prompt_is_not_exported(studied: Path) -> None:
+    for kind in ("few_shot", "classifier"):  # each question has its own nearest shots
+        flags = ("--candidate", kind, "--out", "nowhere")
+        assert "alike for every question" in command(studied, "export", *QUICK, *flags, code=2).err
+    assert not (studied / "nowhere").exists()
 
 
 def test_a_right_answer_has_a_hundred_points(studied: Path) -> None:

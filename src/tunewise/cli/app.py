@@ -328,6 +328,30 @@ def use(
     use_candidate(loaded, Workspace(workspace), candidate, question)
 
 
+@app.command(epilog="Example: tunewise export study.yaml --out winner")
+def export(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", help="By default the one that the verdict names.")
+    ] = None,
+    overrides: SetOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Write the prompt that won as files, with Python that sends it."""
+    from tunewise.cli.output import put
+    from tunewise.pipeline.export import export_prompt
+    from tunewise.pipeline.reporter import SilentReporter
+    from tunewise.pipeline.use import in_use
+    from tunewise.study.loading import load_study
+    from tunewise.workspace import Workspace
+
+    loaded = load_study(study, overrides=overrides or [])
+    with in_use(loaded, Workspace(workspace), SilentReporter(), candidate) as used:
+        for path in export_prompt(used, out):
+            put(f"Wrote {path}\n")
+
+
 app.command(epilog="Example: tunewise serve --port 8900")(serve)
 
 
