@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -33,6 +34,8 @@ class NotebookReporter:
         self._handle: Any = None
         self._drawn = 0.0
         self._started = time.monotonic()
+        # Libraries' own bars ask for ipywidgets as soon as they are imported; ours need none.
+        warnings.filterwarnings("ignore", "IProgress not found")
 
     def gate(self, gate: str, title: str) -> None:
         elapsed = duration(time.monotonic() - self._started)
