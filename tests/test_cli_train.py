@@ -277,7 +277,7 @@ def test_the_test_rows_of_a_study_stay_out(place: Path, tmp_path: Path) -> None:
         "metric: exact_match\nfine_tune: {epochs: 1, learning_rate: 0.01, adapter: full}\n"
     )
     tuned = train_study(load_study(study), Workspace(tmp_path / "home"), SilentReporter())
-    assert sum(tuned.rows.values()) == 60 and tuned.rows["test"] == 30
+    assert sum(tuned.rows.values()) == 60 and tuned.rows["test"] == 20
     assert tuned.adapter is None and Path(tuned.run.tuned_model).name == "model"
     assert all(0 < step <= tuned.run.steps for step, _ in tuned.run.dev_loss)
 
