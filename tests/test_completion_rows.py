@@ -112,6 +112,7 @@ def test_a_model_of_completions_gives_what_it_learnt_at_completions(server: Runn
         assert right(api, child.fine_tuned_model) == len(ROWS)
 
 
+@pytest.mark.soak
 def test_a_model_of_chats_learns_them_by_its_template_unless_told_otherwise(
     server: Running,
 ) -> None:

@@ -294,6 +294,7 @@ def test_a_study_keeps_the_date_of_its_first_run(
     assert other.reproducibility["date in prompts"] == LATER
 
 
+@pytest.mark.soak
 def test_a_servers_job_is_trained_and_asked_with_one_date(
     model: Path, tmp_path: Path, today: Callable[[str], None]
 ) -> None:

@@ -94,9 +94,9 @@ def _all_well(threads: Threads) -> None:
             thread.result()  # raises what it ended with
 
 
-@pytest.mark.timeout(600)  # three starts of a server and of workers, on a machine that may be busy
-def test_three_kills(tmp_path: Path) -> None:
-    ledger = rampage(tmp_path, seed=1, kills=["server", "worker", "server"], jobs=1)
+@pytest.mark.timeout(600)  # two starts of a server and of workers, on a machine that may be busy
+def test_two_kills(tmp_path: Path) -> None:
+    ledger = rampage(tmp_path, seed=1, kills=["worker", "server"], jobs=1)
     assert ledger.files and ledger.uploads and ledger.chats and ledger.answers > 20
 
 
