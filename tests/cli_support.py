@@ -165,3 +165,15 @@ def no_halves(workspace: Path) -> None:
 def steady(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict without what may differ between two runs of one study: times of day and stages."""
     return {k: v for k, v in verdict.items() if k not in ("created", "stages")}
+
+
+def change_a_bit(path: Path, *, unseen: bool = True) -> None:
+    """Change one bit in the middle; ``unseen`` leaves the time of change as it was."""
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(stat.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    if unseen:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))

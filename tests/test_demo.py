@@ -26,9 +26,7 @@ def _run(kind: str, seed: int, folder: Path) -> tuple[str, str | None]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "kind", [pytest.param("knowledge", marks=pytest.mark.soak), "format", "pattern"]
-)
+@pytest.mark.parametrize("kind", EXPECTED)
 def test_three_tasks_three_answers(kind: str, tmp_path: Path) -> None:
     assert _run(kind, 0, tmp_path) == EXPECTED[kind]
 

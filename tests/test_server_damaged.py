@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import time
@@ -15,7 +14,7 @@ import pytest
 
 pytest.importorskip("peft")
 
-from cli_support import tunewise
+from cli_support import change_a_bit, tunewise
 from server_support import Server, call, chats, client, envelope, finished, start_server
 from tunewise.digests import of_file
 from tunewise.errors import WorkspaceError
@@ -23,18 +22,6 @@ from tunewise.server.fsck import require_whole_database
 
 MODEL = "tunewise/tiny"
 SETTINGS: dict[str, Any] = {"models": {MODEL: MODEL}, "worker_threads": 1}
-
-
-def change(path: Path, *, unseen: bool = True) -> None:
-    """Another byte in the middle; ``unseen`` leaves size and time of change as they were."""
-    stat = path.stat()
-    with path.open("r+b") as file:
-        file.seek(stat.st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 1]))
-    if unseen:
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def blob(server: Server, content: bytes) -> Path:
@@ -93,7 +80,7 @@ def _walk(server: Server) -> None:
 
         # A content that looks changed is read again when it is given out.
         path = blob(server, rows)
-        change(path, unseen=False)
+        change_a_bit(path, unseen=False)
         answer = call(running, "GET", f"/v1/files/{shown.id}/content")
         assert "has changed" in envelope(answer, 500, "damaged_content")["message"]
         assert str(running.home) not in answer.text
@@ -101,7 +88,7 @@ def _walk(server: Server) -> None:
         assert call(running, "GET", f"/v1/files/{shown.id}/content").content == rows
 
         # Before training it is read whatever it looks like.
-        change(path)
+        change_a_bit(path)
         error = failed(api, api.fine_tuning.jobs.create(model=MODEL, training_file=shown.id).id)
         assert (error.code, error.param) == ("damaged_content", "training_file")
         assert "Upload it again" in error.message
@@ -116,7 +103,7 @@ def _walk(server: Server) -> None:
         folder = running.home / "jobs" / tuned.id / "run" / "adapter"
         kept = folder.with_name("kept")
         shutil.copytree(folder, kept)
-        change(folder / "adapter_model.safetensors", unseen=False)
+        change_a_bit(folder / "adapter_model.safetensors", unseen=False)
         with pytest.raises(openai.APIStatusError, match="has changed") as refused:
             api.chat.completions.create(model=name, **asked)
         assert refused.value.code == "model_not_loadable"

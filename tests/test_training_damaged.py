@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 pytest.importorskip("peft")
 
+from cli_support import change_a_bit
 from training_support import save_small_model, word_examples
 from tunewise.digests import DamagedError
 from tunewise.pipeline.fsck import Damage, look
@@ -42,17 +42,6 @@ def job(model: Path, output: Path) -> TrainingJob:
         threads=1,
         checkpoint_seconds=0.0,
     )
-
-
-def flip(path: Path) -> None:
-    """Change one bit in the middle, and leave no sign of it outside."""
-    stat = path.stat()
-    with path.open("r+b") as file:
-        file.seek(stat.st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 1]))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def stopped(model: Path, output: Path) -> None:
@@ -90,7 +79,7 @@ def test_a_damaged_checkpoint_is_told_and_training_ends_in_the_same_weights(
     if damaged.suffix == ".json":
         damaged.write_text(damaged.read_text()[:40])
     else:
-        flip(damaged)
+        change_a_bit(damaged)
     told: list[Mapping[str, Any]] = []
     train(job(model, output), told.append)
     (event,) = (e for e in told if e["event"] == "damaged")
@@ -129,7 +118,7 @@ def test_changed_weights_are_not_taken_for_a_finished_training(model: Path, tmp_
     content = changed.read_bytes()
     changed.unlink()  # the other study has the same file under its own name
     changed.write_bytes(content)
-    flip(changed)
+    change_a_bit(changed)
     with pytest.raises(DamagedError, match=r"has changed.*\n.*train again") as caught:
         train(job(model, output))
     assert str(output) in str(caught.value)

@@ -7,8 +7,11 @@ sign: by a failing disk, a copy that was cut short, somebody's mistake. It is th
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from tunewise.errors import WorkspaceError
 
@@ -59,6 +62,16 @@ def hold(path: Path, digest: str, what: str, hint: str | None = None) -> None:
         raise DamagedError(f"{what} cannot be read: {why}", where=str(path), hint=hint) from error
     if found != digest:
         raise DamagedError(f"{what} has changed since it was written", where=str(path), hint=hint)
+
+
+def complaints(base: Path, check: Literal["quick_check", "integrity_check"]) -> list[str]:
+    """What SQLite has against the pages of a database; empty for a whole one."""
+    try:
+        with closing(sqlite3.connect(base, timeout=30)) as connection:
+            found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(20)")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [line for line in found if line != "ok"]
 
 
 class Verifier:

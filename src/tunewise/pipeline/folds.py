@@ -201,6 +201,13 @@ class Folds:
         """What identifies the folds' own results."""
         return [child.store.key(stage) for child in self.children for stage in stages]
 
+    def of_all_rows(self) -> Session:
+        """What learns from all rows: the model to ship, whose test the folds have been."""
+        rows = tuple(replace(row, split="train") for row in self.session.test)
+        whole = self.session.over(_on(self.session.prepared, Split(rows, (), (), {})))
+        whole.specs = self.session.specs
+        return whole
+
     # --- the model to ship --------------------------------------------------------------------
 
     def _ship(self) -> None:
@@ -217,9 +224,7 @@ class Folds:
         runs = [run for run in verdict.training if run.candidate == winner and run.fold]
         rates = [run.learning_rate for run in runs if run.learning_rate is not None]
         rate = float(median(rates)) if rates else 1.0
-        rows = tuple(replace(row, split="train") for row in self.session.test)
-        whole = self.session.over(_on(self.session.prepared, Split(rows, (), (), {})))
-        whole.specs = self.session.specs
+        whole = self.of_all_rows()
         gates = Gates(whole)
 
         def work() -> dict[str, Any]:

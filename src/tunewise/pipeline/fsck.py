@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunewise.digests import DamagedError, hold
+from tunewise.digests import DamagedError, complaints, hold
 from tunewise.workspace import Workspace
 
 _AGAIN = "delete the file and run the study again: what it held is made again"
@@ -48,7 +46,8 @@ def look(workspace: Workspace) -> Iterator[Damage | Path]:
     for name in workspace.names():
         folder = workspace.root / "studies" / name
         dates = [path for path in [folder / "dates.json"] if path.is_file()]
-        for path in [*dates, *sorted(folder.glob("*/stages/*.json")), *_documents(folder)]:
+        documents = sorted([*folder.glob("*/stages/*.json"), *folder.glob("*/verdict.json")])
+        for path in [*dates, *documents]:
             yield _json(path, name) or path
         for path in sorted(folder.glob("*/items/*.jsonl")):
             yield _lines(path, name, _AGAIN) or path
@@ -60,10 +59,6 @@ _LEDGER = (
     "the lines that can be read count; a look that stood in another is forgotten, so say in the "
     "report that the test was opened before"
 )
-
-
-def _documents(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/verdict.json"))
 
 
 def _json(path: Path, study: str) -> Damage | None:
@@ -89,12 +84,8 @@ def _lines(path: Path, study: str | None, again: str) -> Damage | None:
 
 
 def _base(path: Path) -> Damage | None:
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
-            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        found = str(error)
-    return None if found == "ok" else Damage(f"it is damaged: {found}", path, None, _ASK)
+    found = complaints(path, "integrity_check")
+    return Damage(f"it is damaged: {found[0]}", path, None, _ASK) if found else None
 
 
 def _training(path: Path, study: str) -> Damage | None:

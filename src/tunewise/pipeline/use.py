@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewise.candidates.base import Fitted
 from tunewise.candidates.prompting import own_system
 from tunewise.data.chat import Completion, Example, Message
-from tunewise.data.split import Split
 from tunewise.errors import StudyError, WorkspaceError
 from tunewise.pipeline.folds import Folds, gates_of
 from tunewise.pipeline.gates import Gates
@@ -149,7 +148,7 @@ def _trained(gates: Gates | Folds, spec: CandidateSpec) -> InUse:
     if isinstance(gates, Folds):
         name = f"train-{spec.name}-{seeds[0]}"
         if gates.session.store.result(name) is not None:
-            store, walked = gates.session.store, Gates(_of_all_rows(gates))
+            store, walked = gates.session.store, Gates(gates.of_all_rows())
         else:
             walked = gates.children[0]
             store = walked.store
@@ -174,10 +173,3 @@ def _trained(gates: Gates | Folds, spec: CandidateSpec) -> InUse:
                 "the tuned weights are gone", where=str(path), hint="Run the study again."
             )
     return InUse(spec, walked.tuned(spec, seed, folders), walked.session, dict(folders), note)
-
-
-def _of_all_rows(gates: Folds) -> Session:
-    rows = tuple(replace(row, split="train") for row in gates.session.test)
-    whole = gates.session.over(replace(gates.session.prepared, split=Split(rows, (), (), {})))
-    whole.specs = gates.session.specs
-    return whole

@@ -6,7 +6,6 @@ database as it was when the backup began.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from typing import IO
 from sqlalchemy.engine import make_url
 
 from tunewise import __version__
+from tunewise.digests import complaints, of_file
 from tunewise.errors import UsageError, WorkspaceError
 from tunewise.server.blobs import CHUNK, digests_on_disk
 from tunewise.server.database import now
@@ -241,18 +241,13 @@ def _check_manifest(content: bytes, source: Path) -> None:
 def _check(home: Path, source: Path) -> None:
     """Compare the contents with their hashes, and let SQLite look at the database."""
     for digest, path in digests_on_disk(home / "files"):
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise _damaged(source, f"the content {digest[:12]}… has changed")
+        if of_file(path) != digest:
+            raise _damaged(source, f"the content {digest[:12]}… has changed")
     if not (home / _DATABASE).is_file():
         raise _damaged(source, "its end, with the database, is missing")
-    try:
-        with closing(sqlite3.connect(home / _DATABASE)) as connection:
-            found = connection.execute("PRAGMA integrity_check").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        found = str(error)
-    if found != "ok":
-        raise _damaged(source, f"its database is broken: {found}")
+    found = complaints(home / _DATABASE, "integrity_check")
+    if found:
+        raise _damaged(source, f"its database is broken: {found[0]}")
 
 
 def _damaged(source: Path, why: str) -> WorkspaceError:

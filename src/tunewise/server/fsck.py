@@ -5,10 +5,8 @@ Nothing is changed. The server may run meanwhile: what is deleted while it is lo
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +72,7 @@ def require_whole_database(url: str) -> None:
     place = _sqlite_file(url)
     if place is None or not place.is_file():
         return
-    found = _complaints(place, "quick_check")
+    found = digests.complaints(place, "quick_check")
     if found:
         raise WorkspaceError(
             f"the database is damaged ({found[0]})",
@@ -100,7 +98,7 @@ def look(settings: ServerSettings, looked: Looked) -> Iterator[Damage]:
                 where=str(place),
                 hint="Name its folder with --home.",
             )
-        found = _complaints(place, "integrity_check")
+        found = digests.complaints(place, "integrity_check")
         if found:
             yield Damage(
                 f"the database is damaged ({'; '.join(found[:_SHOWN])})",
@@ -125,16 +123,6 @@ def _sqlite_file(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
         return None
     return Path(str(parsed.database))
-
-
-def _complaints(place: Path, check: str) -> list[str]:
-    """What ``PRAGMA quick_check`` or ``integrity_check`` has against a database."""
-    try:
-        with closing(sqlite3.connect(place, timeout=30)) as connection:
-            found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(20)")]
-    except sqlite3.DatabaseError as error:
-        return [str(error)]
-    return [line for line in found if line != "ok"]
 
 
 def _require_this_release(engine: Engine) -> None:

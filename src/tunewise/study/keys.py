@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -170,12 +170,7 @@ def resolve_key(reference: str, base_url: str) -> str:
 
 def redact(text: str) -> str:
     """``text`` without secrets: those used so far, those in the environment, and what looks so."""
-    for secret in sorted(_secrets(), key=len, reverse=True):
-        if secret in text:
-            text = text.replace(secret, _HIDDEN)
-    for pattern in _PATTERNS:
-        text = pattern.sub(_HIDDEN, text)
-    return text
+    return _hidden(text, _secrets(), _PATTERNS)
 
 
 def without_keys(text: str) -> str:
@@ -184,12 +179,7 @@ def without_keys(text: str) -> str:
     For what a model answers, which is kept and scored as it is otherwise: what only looks like a
     secret stays.
     """
-    with _lock:
-        used = sorted(_resolved, key=len, reverse=True)
-    for secret in used:
-        if len(secret) >= _SHORTEST:
-            text = text.replace(secret, _HIDDEN)
-    return text
+    return _hidden(text, _used())
 
 
 def without_tokens(value: Any) -> Any:
@@ -199,15 +189,26 @@ def without_tokens(value: Any) -> Any:
     out years later, by whoever reads the store.
     """
     if isinstance(value, str):
-        value = without_keys(value)
-        for pattern in _TOKENS:
-            value = pattern.sub(_HIDDEN, value)
-        return value
+        return _hidden(value, _used(), _TOKENS)
     if isinstance(value, Mapping):
         return {name: without_tokens(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [without_tokens(part) for part in value]
     return value
+
+
+def _used() -> set[str]:
+    with _lock:
+        return {secret for secret in _resolved if len(secret) >= _SHORTEST}
+
+
+def _hidden(text: str, secrets: Iterable[str], patterns: Sequence[re.Pattern[str]] = ()) -> str:
+    # The longest first: one secret may begin with another.
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, _HIDDEN)
+    for pattern in patterns:
+        text = pattern.sub(_HIDDEN, text)
+    return text
 
 
 def _check_host(name: str, address: Address) -> None:
