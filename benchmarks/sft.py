@@ -407,6 +407,7 @@ def main() -> None:
         f"{args.size}, {args.device}, {args.precision}, {args.threads} threads; matrix rate "
         f"{rate / 1e9:.0f} GFLOP per {'CPU ' if args.device == 'cpu' else ''}second"
     )
+    any_failed = False
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), args.size, args.device)
         for shape in SHAPES if args.shape == "all" else [args.shape]:
@@ -420,11 +421,14 @@ def main() -> None:
                 _print(args, shape, done, rate)
             for name, why in failed.items():
                 print(f"{name} failed: {why}")
+            any_failed |= bool(failed)
             if args.json:
                 with args.json.open("a", encoding="utf-8") as file:
                     for name, runs in found.items():
                         line = {"size": args.size, "shape": shape, "arm": name, "runs": runs}
                         print(json.dumps(line), file=file)
+    if any_failed:
+        raise SystemExit(1)
 
 
 def _in_process(args: argparse.Namespace, folder: str, shape: str, name: str) -> dict[str, Any]:
