@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,32 @@ def test_long_answers_take_no_long_time(metric: str) -> None:
     answers = [" ".join(draw.choices(words, k=draw.randrange(20, 200))) for _ in range(400)]
     fitted = Constant("constant", get_scorer(metric, {})).fit(rows(answers), [])
     assert fitted.chosen()["train_score"] > 0
+
+
+def several(*answers: str, key: str) -> Example:
+    first, *others = answers
+    further = tuple({"role": "assistant", "content": other} for other in others)
+    return replace(row(key, f"question {key}", first), references=further)
+
+
+@pytest.mark.parametrize(
+    ("metric", "shared", "own"),
+    [
+        ("exact_match", "yes", ["of course", "certainly", "it is so", "indeed"]),
+        ("token_f1", "in the north", ["one a", "two b", "three c", "four d"]),
+        ("list_f1", '["a", "b"]', ['["c"]', '["d"]', '["e"]', '["f"]']),
+        ("list_f1", "a, b", ['["c"]', '["d"]', '["e"]', '["f"]']),
+        ("json_fields", '{"a": 1, "b": 2}', ['{"a": 9}', '{"b": 8}', '{"c": 7}', '{"d": 6}']),
+    ],
+)
+def test_of_several_right_answers_any_may_be_the_constant(
+    metric: str, shared: str, own: list[str]
+) -> None:
+    """What is right in each row stands nowhere as the first of its answers."""
+    train = [several(first, f"other {i}", shared, key=f"r{i}") for i, first in enumerate(own)]
+    fitted = Constant("constant", get_scorer(metric, {})).fit(train, [])
+    assert fitted.answer(train[:1])[0].text == shared
+    assert (fitted.chosen()["share"], fitted.chosen()["train_score"]) == (1.0, 1.0)
 
 
 class Asking:

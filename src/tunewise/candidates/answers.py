@@ -74,7 +74,7 @@ def shape_of(train: Sequence[Example], labels: Sequence[str] | None = None) -> A
     reason = _why_not_labels(answers)
     if not answers:
         return AnswerShape("text", reason=reason)
-    values = [_parsed(answer) for answer in answers]
+    values = [parsed(answer) for answer in answers]
     if all(isinstance(value, list) for value in values):
         return AnswerShape("json_list", reason=reason)
     objects = [value for value in values if isinstance(value, dict)]
@@ -105,7 +105,8 @@ def _why_not_labels(answers: Sequence[str]) -> str:
     )
 
 
-def _parsed(answer: str) -> Any:
+def parsed(answer: str) -> Any:
+    """The JSON list or object that an answer is; None where it is neither."""
     if answer[:1] not in "[{":
         return None
     try:

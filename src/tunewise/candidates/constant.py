@@ -1,8 +1,8 @@
 """One answer for every row: what any candidate must beat, and what a collapsed model only equals.
 
 The answer is chosen on the training rows by the metric itself: the commonest label, the best fixed
-list, number, object or text; where tools could be called, no call is among them. Nothing is asked,
-so it costs nothing.
+list, number, object or text; where tools could be called, no call is among them. Of a row with
+several right answers each may be the one. Nothing is asked, so it costs nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tunewise.candidates.answers import AnswerShape, shape_of
+from tunewise.candidates.answers import AnswerShape, parsed, shape_of
 from tunewise.candidates.base import NotOfferedError, Traits
 from tunewise.candidates.context import BuildContext
-from tunewise.data.chat import Completion, Example, Progress, Request, canonical_hash
+from tunewise.data.chat import (
+    Completion,
+    Example,
+    Progress,
+    Request,
+    answer_of,
+    canonical_hash,
+)
 from tunewise.scoring.answers import calls_as_text, given_text
 from tunewise.scoring.base import BatchScorer, Scorer
 from tunewise.scoring.best import score_answers
@@ -128,7 +135,7 @@ class Constant:
             dev,
             {
                 "answer": wanted,
-                "share": sum(_key(_as_answer(row)) == _key(answer) for row in rows) / len(rows),
+                "share": sum(_key(answer) in map(_key, _wanted(row)) for row in rows) / len(rows),
                 f"{learnt_on}_score": best,
                 "dev_evaluations": 0 if learnt_on == "train" else len(sample) * len(scores),
                 "tried": [
@@ -143,10 +150,13 @@ class Constant:
         return self.scorer.aggregate(score_answers(self.scorer, rows, [answer] * len(rows)))
 
 
-def _as_answer(row: Example) -> Completion:
-    """The wanted answer, as if it were given."""
-    calls = (row.target or {}).get("tool_calls") or ()
-    return _completion(row.answer.strip(), tuple(calls))
+def _wanted(row: Example) -> list[Completion]:
+    """The right answers, as if they were given; those of ``references`` follow the first."""
+    answers = [row.target or {}, *row.references]
+    return [
+        _completion(answer_of(answer).strip(), tuple(answer.get("tool_calls") or ()))
+        for answer in answers
+    ]
 
 
 def _key(answer: Completion) -> tuple[str, str]:
@@ -168,18 +178,24 @@ def _pool(rows: Sequence[Example], shape: AnswerShape) -> Iterator[Completion]:
 
 
 def _candidates(rows: Sequence[Example], shape: AnswerShape) -> Iterator[Completion]:
-    counts = Counter(_key(_as_answer(row)) for row in rows)
-    commonest = {key for key, _ in counts.most_common(_COMMONEST)}
-    first = {key: answer for row in rows if (key := _key(answer := _as_answer(row))) in commonest}
-    yield from (first[key] for key, _ in counts.most_common(_COMMONEST))
-    texts = [text for row in rows if (text := row.answer.strip())]
+    found: dict[tuple[str, str], Completion] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    texts: list[str] = []
+    for row in rows:
+        right = {_key(answer): answer for answer in _wanted(row)}
+        found |= right
+        counts.update(right.keys())  # an answer once a row, however often it stands there
+        texts += [answer.text for answer in right.values() if answer.text]
+    yield from (found[key] for key, _ in counts.most_common(_COMMONEST))
     match shape.kind:
         case "tool_calls":
             yield _completion("")
         case "json_list":
-            yield from map(_completion, _lists([json.loads(text) for text in texts]))
+            values = map(parsed, texts)  # further right answers may be of another form
+            yield from map(_completion, _lists([v for v in values if isinstance(v, list)]))
         case "json_object":
-            yield _completion(_object([json.loads(text) for text in texts]))
+            values = map(parsed, texts)
+            yield _completion(_object([v for v in values if isinstance(v, dict)]))
         case "number":
             yield _completion(sorted(texts, key=_magnitude)[len(texts) // 2])
         case "text" if texts:
