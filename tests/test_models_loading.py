@@ -17,7 +17,8 @@ from tunewise.data.chat import Request
 from tunewise.data.tool_calls import parse_tool_calls
 from tunewise.errors import ModelError
 from tunewise.models.chat_format import render_prompt
-from tunewise.models.loading import _numeric_type, load_local
+from tunewise.models.footprint import bytes_in_memory
+from tunewise.models.loading import DType, load_local, numeric_type
 from tunewise.models.names import ModelRef, parse_model
 from tunewise.models.opening import open_engine
 from tunewise.models.weights import revision_of
@@ -162,10 +163,36 @@ def test_the_numeric_type_loses_nothing_and_is_not_emulated(
 
     for real, wanted in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(loading, "processor_has_bfloat16", lambda real=real: real)
-        assert _numeric_type("auto", torch.bfloat16, "cpu") == wanted
-        assert _numeric_type("auto", torch.float16, "cpu") == wanted
-        assert _numeric_type("auto", torch.float32, "cpu") == torch.float32
-    assert _numeric_type("bfloat16", torch.float32, "cpu") == torch.bfloat16
+        assert numeric_type("auto", torch.bfloat16, "cpu") == wanted
+        assert numeric_type("auto", torch.float16, "cpu") == wanted
+        assert numeric_type("auto", torch.float32, "cpu") == torch.float32
+    assert numeric_type("bfloat16", torch.float32, "cpu") == torch.bfloat16
+
+
+@pytest.mark.parametrize("saved", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "float16"])
+def test_the_memory_of_weights_is_told_from_their_files(
+    folder: Path, tmp_path: Path, saved: torch.dtype, dtype: DType
+) -> None:
+    model = load_local(parse_model(str(folder))).model.to(saved)
+    copied = copy(folder, tmp_path / "saved")
+    model.save_pretrained(copied)
+    loaded = load_local(parse_model(str(copied)), dtype=dtype)
+    assert bytes_in_memory(parse_model(str(copied)), dtype) == sum(
+        weight.nbytes for weight in loaded.model.parameters()
+    )
+
+
+def test_the_memory_of_a_real_model_in_float32_is_twice_its_file(real_models: Path) -> None:
+    folder = real_models / "smollm2-135m-instruct"
+    told = bytes_in_memory(parse_model(str(folder)), "float32")
+    assert told == pytest.approx(2 * (folder / "model.safetensors").stat().st_size, rel=0.001)
+
+
+def test_the_memory_of_what_is_not_here_is_not_guessed(tmp_path: Path) -> None:
+    assert bytes_in_memory(parse_model("nobody/has-this-model")) == 0
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)  # told when it is loaded
+    assert bytes_in_memory(parse_model(str(tmp_path))) == 100
 
 
 def test_the_plain_template_trains_and_asks_in_the_same_words(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import torch
 
 from inference_support import ask, save_adapter, text_of
 from models_support import save_model
+from tunewise.models.loading import load_local
+from tunewise.models.names import parse_model
 from tunewise.server.inference.client import InferenceClient
 from tunewise.server.inference.limits import EngineLimits
 from tunewise.server.inference.protocol import Done, Embed, EngineError, Failed, ModelRef
@@ -118,6 +120,21 @@ def test_a_killed_process_fails_its_requests_and_comes_back(
     assert "ended" in failed.message
     assert text_of(client.generate_sync(ask(ref))) == wanted
     assert client.pid not in (None, before)
+
+
+def test_weights_count_in_the_type_that_they_will_have(folder: Path, tmp_path: Path) -> None:
+    half = shutil.copytree(folder, tmp_path / "half")
+    load_local(parse_model(str(half))).model.to(torch.bfloat16).save_pretrained(half)
+    limit = int(1.5 * (half / "model.safetensors").stat().st_size)
+    ref, answers = ModelRef(str(half), None, "test"), {}
+    for dtype in ("float32", "bfloat16"):
+        engine = InferenceClient(EngineLimits(threads=1, bytes=limit, dtypes={str(half): dtype}))
+        engine.start()
+        answers[dtype] = engine.generate_sync(ask(ref))[-1]
+        engine.stop()
+    assert isinstance(answers["bfloat16"], Done)
+    refused = answers["float32"]
+    assert isinstance(refused, Failed) and "its weights take" in refused.message
 
 
 def test_stop_ends_the_process_and_all_waiting(folder: Path) -> None:

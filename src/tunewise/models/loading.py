@@ -179,7 +179,7 @@ def load_local(
         with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
             config = transformers.AutoConfig.from_pretrained(folder, **source)
-            chosen = _numeric_type(dtype, getattr(config, "dtype", None), device)
+            chosen = numeric_type(dtype, getattr(config, "dtype", None), device)
             if quantization is not None:
                 source |= {"quantization_config": quantization, "device_map": {"": device}}
             model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -249,7 +249,14 @@ def processor_has_bfloat16() -> bool:
     return False
 
 
-def _numeric_type(wanted: DType, saved: Any, device: str) -> torch.dtype:
+def numeric_type(wanted: DType, saved: Any, device: str) -> torch.dtype:
+    """The type of a model's numbers in memory.
+
+    Args:
+        wanted: see ``load_local``.
+        saved: the type that its configuration names.
+        device: ``cuda`` or ``cpu``.
+    """
     import torch
 
     if wanted != "auto":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunewise.errors import TunewiseError
+from tunewise.models.footprint import bytes_in_memory
 from tunewise.models.names import parse_model
 from tunewise.models.trained_as import TrainedAs
 from tunewise.server.inference.adapters import replaces_modules
@@ -170,7 +171,7 @@ class Models:
     def _load_base(self, wish: Wish, key: str, own: str | None) -> None:
         base = wish.model.base
         if (key, None) not in self._loading:
-            size = _size_on_disk(base)
+            size = bytes_in_memory(parse_model(base), self._limits.dtypes.get(base, "auto"))
             limit = self._limits.bytes
             if limit is not None and size > limit:
                 raise TunewiseError(
@@ -272,11 +273,6 @@ class Models:
 
 def _files_of(serving: Serving) -> Fingerprint:
     return serving_files(serving.loaded.folder, serving.own)
-
-
-def _size_on_disk(base: str) -> int:
-    path = parse_model(base).path
-    return sum(p.stat().st_size for p in path.glob("*.safetensors")) if path is not None else 0
 
 
 def _unloadable(model: ModelRef, error: BaseException) -> Failed:
