@@ -1,4 +1,4 @@
-"""Prompted models are held to the form of the training answers, and try more than one prompt."""
+"""Models are held to the form of the training answers, and prompts are searched for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from models_support import save_model
 from tunewise.candidates.answers import shape_of
 from tunewise.candidates.choosing import DevSearch
 from tunewise.candidates.few_shot import FewShot
+from tunewise.candidates.fine_tuned import FineTuned, FineTunedRag
 from tunewise.candidates.held import held_form
 from tunewise.candidates.phrasings import Labels, phrasings
 from tunewise.candidates.prompting import Prompting
 from tunewise.candidates.wordings import Wording
 from tunewise.candidates.zero_shot import ZeroShot
 from tunewise.data.chat import AnswerForm, Completion, Example, Progress, Request
+from tunewise.data.documents import Document
 from tunewise.models.loading import load_local
 from tunewise.models.local_engine import LocalEngine
 from tunewise.models.names import parse_model
@@ -143,11 +145,51 @@ def test_a_schema_of_the_study_stands(engine: LocalEngine) -> None:
     assert all(request.form is None for request in asked.asked)
 
 
+@pytest.mark.parametrize("rows", [LABELLED, RECORDS, LISTS], ids=["labels", "objects", "lists"])
+@pytest.mark.parametrize("constrain", [True, False])
+def test_the_tuned_model_is_held_to_what_prompted_ones_are(
+    rows: list[Example], constrain: bool
+) -> None:
+    prompted, tuned = LookingEngine(), LookingEngine()
+    documents = [Document("d", "Some text on what is asked.")]
+    ZeroShot("z", prompted, Exact(), LIMITS, constrain=constrain).fit(rows, rows[:4])
+    for candidate in (
+        FineTuned("t", tuned, Exact(), LIMITS, constrain=constrain),
+        FineTunedRag(
+            name="r",
+            engine=tuned,
+            scorer=Exact(),
+            limits=LIMITS,
+            constrain=constrain,
+            documents=documents,
+        ),
+    ):
+        fitted = candidate.fit(rows, rows[:4])
+        request = fitted.request(rows[0])
+        assert request is not None
+        asked = [*prompted.asked, *tuned.asked, request]
+        forms = {json.dumps(r.form.schema) if r.form else None for r in asked}
+        assert len(forms) == 1 and (forms == {None}) == (not constrain)
+        told = [note for note in fitted.chosen()["notes"] if "held to the form" in note]
+        assert len(told) == int(constrain)
+
+
+def test_a_tuned_model_that_was_taught_to_think_may_think() -> None:
+    taught = [
+        replace(one, messages=(*one.prompt, {**one.messages[-1], "reasoning_content": "Well."}))
+        for one in LABELLED
+    ]
+    for rows, tried in ((LABELLED, {"one of 4 labels"}), (taught, {"one of 4 labels", None})):
+        fitted = FineTuned("t", LookingEngine(), Exact(), LIMITS, constrain=True).fit(rows, rows)
+        assert {t["held_to"] for t in fitted.chosen()["tried"]} == tried
+
+
 def test_numbers_may_also_be_worked_out() -> None:
     rows = answered(*[str(i * i) for i in range(9)])
     engine = LookingEngine()
-    fitted = ZeroShot("z", engine, Exact(), LIMITS, constrain=True).fit(rows, rows[:3])
-    assert {t["held_to"] for t in fitted.chosen()["tried"]} == {"a number", None}
+    for kind in (ZeroShot, FineTuned):
+        fitted = kind("z", engine, Exact(), LIMITS, constrain=True).fit(rows, rows[:3])
+        assert {t["held_to"] for t in fitted.chosen()["tried"]} == {"a number", None}
 
 
 def test_a_form_that_this_model_cannot_be_held_to_is_left_out(

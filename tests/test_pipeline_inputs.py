@@ -249,7 +249,9 @@ def test_another_candidate_is_asked_alone(project: Project, counted: Counter[str
 def test_what_prompts_are_held_to_and_tried_asks_prompted_models_alone(
     project: Project, counted: Counter[str]
 ) -> None:
-    project.run(prompt_search=1)
+    more = project.run(prompt_search=1)
+    held = {c.name: c.chosen["held_to"] for c in more.verdict.candidates if not c.constant}
+    assert len(set(held.values())) == 1, "the tuned model is held to what the others are"
     # One more wording on dev for each of the two; the house's answers to the others are kept.
     assert 12 <= counted["requests"] <= 12 + 20
     assert counted["trainings"] == counted["tries"] == 0

@@ -32,7 +32,7 @@ class BuildContext:
         seed: of every draw.
         effort: how many dev rows a first look takes.
         folder: where relative paths of answer files start.
-        constrain: prompted models are held to the form of the training answers.
+        constrain: models are held to the form of the training answers.
         phrasings: how many further phrasings of the instructions they try on dev.
         use_case: the study's, in a sentence.
     """
@@ -78,6 +78,8 @@ class BuildContext:
             "limits": self.limits,
             "prompts": self.prompts_of(spec),
             "seed": self.seed,
+            "labels": self.labels,
+            "constrain": self.constrain,
         }
 
     def searching(self, spec: CandidateSpec) -> dict[str, Any]:
@@ -92,9 +94,7 @@ class BuildContext:
     def choosing(self) -> dict[str, Any]:
         """What all candidates share that choose among settings on dev."""
         return {
-            "labels": self.labels,
             "effort": self.effort,
-            "constrain": self.constrain,
             "phrasings": self.phrasings,
             "use_case": self.use_case,
         }

@@ -1,14 +1,15 @@
 """The tuned model as a candidate, alone or with retrieval. Nothing is trained here.
 
 A tuned model is asked exactly as it was trained: `training_examples` gives the trainer the very
-messages that `fit` will send.
+messages that `fit` will send. Its answers are held to the same form, by the same decoding, as those
+of the prompted models that it is compared with (``held.py``).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from tunewise.candidates.asking import AskedFitted, ask
 from tunewise.candidates.base import Traits
 from tunewise.candidates.choosing import DevSearch, Option
 from tunewise.candidates.context import BuildContext
+from tunewise.candidates.held import Held, held_by
 from tunewise.candidates.offers import Given, decide
 from tunewise.candidates.passages import Passage
 from tunewise.candidates.prompted import Searching
@@ -23,7 +25,7 @@ from tunewise.candidates.prompting import Limits
 from tunewise.candidates.rag import PassageOption, told
 from tunewise.candidates.retrieval import Retrieval, choose_ranking, recall_report
 from tunewise.candidates.wordings import Wording, given_wordings
-from tunewise.data.chat import Example, Progress
+from tunewise.data.chat import Example, Progress, answer_of, text_of
 from tunewise.errors import TrainingError
 from tunewise.models.engine import Engine
 from tunewise.scoring.base import Scorer
@@ -43,7 +45,9 @@ class FineTuned:
     limits: Limits
     _: KW_ONLY
     prompts: Sequence[str] = ()
+    labels: Sequence[str] | None = None
     seed: int = 0
+    constrain: bool = False
     kind: str = "fine_tuned"
     traits: ClassVar[Traits] = Traits(
         title="the fine-tuned model", trained=True, plain=True, complexity=60
@@ -71,10 +75,55 @@ class FineTuned:
         dev: Sequence[Example],
         progress: Progress | None = None,
     ) -> AskedFitted:
-        return _asked(self, self._wording(train), dev, progress)
+        wordings, notes = self._answering(train, dev)
+        return self._asked(wordings, notes, dev, progress)
 
-    def _wording(self, train: Sequence[Example]) -> Wording:
-        return given_wordings(train, self.prompts[:1], self.limits)[0]
+    def _wording(self, train: Sequence[Example], held: Held | None = None) -> Wording:
+        if held is None:
+            return given_wordings(train, self.prompts[:1], self.limits)[0]
+        limits = replace(self.limits, form=held.form)
+        return given_wordings(train, self.prompts[:1], limits, held.told)[0]
+
+    def _answering(
+        self, train: Sequence[Example], dev: Sequence[Example]
+    ) -> tuple[list[Wording], list[str]]:
+        """How it is asked, held to the form first, and what a reader should know of that."""
+        engine = self._tuned()
+        held = held_by(engine, self.limits, train, dev, self.labels) if self.constrain else None
+        wording = self._wording(train, held)
+        if held is None:
+            return [wording], []
+        freely = held.leaves_no_room(engine) or any(map(_thinks, train))
+        return [wording, wording.free()] if freely else [wording], [held.note]
+
+    def _asked(
+        self,
+        options: Sequence[Option],
+        notes: Sequence[str],
+        dev: Sequence[Example],
+        progress: Progress | None,
+    ) -> AskedFitted:
+        engine = self._tuned()
+        search: DevSearch[Option] = DevSearch(
+            partial(ask, engine),
+            self.scorer,
+            dev,
+            seed=self.seed,
+            expected=len(options),
+            progress=progress,
+        )
+        search.try_each(options)
+        choice = search.settle()
+        said = [*notes, *getattr(engine, "notes", ())]
+        chosen = {**choice.as_dict(), "notes": said}
+        return AskedFitted(engine, choice.option.request, lambda: chosen, choice.dev_completions)
+
+    def _tuned(self) -> Engine:
+        if self.engine is None:
+            raise TrainingError(
+                f"{self.name}: there is no tuned model to ask", hint="Train it first."
+            )
+        return self.engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,22 +172,24 @@ class FineTunedRag(FineTuned, Searching):
         progress: Progress | None = None,
     ) -> AskedFitted:
         retrieval, k = self._settled(dev)
-        option = PassageOption(_tuned(self), retrieval, self._wording(train), k)
-        fitted = _asked(self, option, dev, progress)
+        wordings, notes = self._answering(train, dev)
+        options = [PassageOption(self._tuned(), retrieval, wording, k) for wording in wordings]
+        fitted = self._asked(options, notes, dev, progress)
         recall = recall_report(retrieval, dev, self.numbers(retrieval), k)
         plain = fitted.chosen()
 
         def chosen() -> dict[str, Any]:
+            cut = [note for option in options for note in option.notes()]
             return {
                 **plain,
                 "passages": len(retrieval),
                 "passage_words": self.passage_words,
                 "dense": self.dense,
                 **recall,
-                "notes": option.notes(),
+                "notes": [*dict.fromkeys(cut), *plain["notes"]],
             }
 
-        return AskedFitted(_tuned(self), option.request, chosen, fitted.dev_completions)
+        return AskedFitted(self._tuned(), fitted.request, chosen, fitted.dev_completions)
 
     def _settled(self, dev: Sequence[Example]) -> tuple[Retrieval, int]:
         retrieval = self.retrieval()
@@ -161,25 +212,7 @@ class FineTunedRag(FineTuned, Searching):
         return found
 
 
-def _asked(
-    candidate: FineTuned,
-    option: Option,
-    dev: Sequence[Example],
-    progress: Progress | None,
-) -> AskedFitted:
-    engine = _tuned(candidate)
-    search: DevSearch[Option] = DevSearch(
-        partial(ask, engine), candidate.scorer, dev, seed=candidate.seed, progress=progress
-    )
-    search.try_all([option])
-    choice = search.settle()
-    chosen = {**choice.as_dict(), "notes": []}
-    return AskedFitted(engine, option.request, lambda: chosen, choice.dev_completions)
-
-
-def _tuned(candidate: FineTuned) -> Engine:
-    if candidate.engine is None:
-        raise TrainingError(
-            f"{candidate.name}: there is no tuned model to ask", hint="Train it first."
-        )
-    return candidate.engine
+def _thinks(row: Example) -> bool:
+    """Whether the wanted answer begins with thoughts, for which a form has no room."""
+    target = row.target or {}
+    return bool(target.get("reasoning_content")) or text_of(target) != answer_of(target)

@@ -2,19 +2,21 @@
 
 A model that is only asked answers in sentences where a label is wanted, and scores nothing for it.
 What fine-tuning is compared with must not fail by its form: where training answers are labels,
-numbers or JSON, prompted models are decoded within that form.
+numbers or JSON, models are decoded within that form, the tuned one like those that are prompted.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tunewise.candidates.answers import AnswerShape
+from tunewise.candidates.answers import AnswerShape, shape_of
+from tunewise.candidates.prompting import Limits, Prompting
 from tunewise.data.chat import AnswerForm, Example
 from tunewise.data.labels import LabelCounts
+from tunewise.models.engine import Engine, Foreseeing
 from tunewise.words import plural
 
 _MOST_VALUES = 50
@@ -35,6 +37,46 @@ class Held:
     form: AnswerForm
     told: str
     narrows_thinking: bool = False
+
+    @property
+    def note(self) -> str:
+        """What the report says of it."""
+        return (
+            f"answers are held to the form of the training answers, {self.told} "
+            "(`output.constrain: false` lets the model write what it will)"
+        )
+
+    def leaves_no_room(self, engine: Engine) -> bool:
+        """Whether this model may do better when it writes freely, so that both are tried."""
+        return self.narrows_thinking or bool(getattr(engine, "thinks", False))
+
+
+def held_by(
+    engine: Engine,
+    limits: Limits,
+    train: Sequence[Example],
+    dev: Sequence[Example] = (),
+    labels: Sequence[str] | None = None,
+) -> Held | None:
+    """The form that a model's answers are held to; None for none, or where the model cannot be.
+
+    Args:
+        limits: a JSON Schema of the study stands in place of any form.
+        labels: the labels, where the study knows them.
+    """
+    if limits.json_schema is not None:
+        return None
+    held = held_form(shape_of(train, labels), train)
+    if held is None or not isinstance(engine, Foreseeing):
+        return held
+    sample = [*dev, *train][:1]
+    free, bound = (
+        [Prompting.from_rows(train, one).request(row) for row in sample]
+        for one in (limits, replace(limits, form=held.form))
+    )
+    # What cannot be asked at all says nothing about the form.
+    refused = engine.why_not(bound) and not engine.why_not(free)
+    return None if refused else held
 
 
 def held_form(shape: AnswerShape, train: Sequence[Example]) -> Held | None:

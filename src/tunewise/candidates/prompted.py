@@ -7,18 +7,18 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from tunewise.candidates.answers import AnswerShape, shape_of
+from tunewise.candidates.answers import AnswerShape
 from tunewise.candidates.asking import ask
 from tunewise.candidates.base import NotOfferedError
 from tunewise.candidates.choosing import DevSearch, Effort, Option
-from tunewise.candidates.held import Held, held_form
+from tunewise.candidates.held import Held, held_by
 from tunewise.candidates.passages import HasText
 from tunewise.candidates.phrasings import phrasings
-from tunewise.candidates.prompting import Limits, Prompting
+from tunewise.candidates.prompting import Limits
 from tunewise.candidates.retrieval import PASSAGE_WORDS, Retrieval
 from tunewise.candidates.wordings import Wording, given_wordings, improved, phrased
 from tunewise.data.chat import Example, Progress
-from tunewise.models.engine import Engine, Foreseeing
+from tunewise.models.engine import Engine
 from tunewise.scoring.base import Scorer
 from tunewise.words import plural
 
@@ -69,20 +69,9 @@ class Prompted:
 
     def held(self, train: Sequence[Example], dev: Sequence[Example] = ()) -> Held | None:
         """The form that answers are held to; None for none, or where the model cannot be."""
-        if not self.constrain or self.limits.json_schema is not None:
+        if not self.constrain:
             return None
-        held = held_form(shape_of(train, self.labels), train)
-        if held is None or not isinstance(self.engine, Foreseeing):
-            return held
-        sample = [*dev, *train][:1]
-        limits = replace(self.limits, form=held.form)
-        free, bound = (
-            [Prompting.from_rows(train, one).request(row) for row in sample]
-            for one in (self.limits, limits)
-        )
-        # What cannot be asked at all says nothing about the form.
-        refused = self.engine.why_not(bound) and not self.engine.why_not(free)
-        return None if refused else held
+        return held_by(self.engine, self.limits, train, dev, self.labels)
 
     def wordings(
         self, train: Sequence[Example], shape: AnswerShape, dev: Sequence[Example] = ()
@@ -102,8 +91,7 @@ class Prompted:
         if wording.prompting.limits.form is None:
             return []
         held = self.held(train, dev)
-        thinks = getattr(self.engine, "thinks", False)
-        return [wording.free()] if thinks or (held is not None and held.narrows_thinking) else []
+        return [wording.free()] if held is not None and held.leaves_no_room(self.engine) else []
 
     def phrased(
         self,
@@ -131,10 +119,7 @@ class Prompted:
         said = []
         held = self.held(train, dev)
         if held is not None:
-            said.append(
-                f"answers are held to the form of the training answers, {held.told} "
-                "(`output.constrain: false` lets the model write what it will)"
-            )
+            said.append(held.note)
         if self.phrasings:
             said.append(f"{plural(tried, 'prompt')} tried on dev (`prompt_search`)")
         return [*said, *getattr(self.engine, "notes", ())]

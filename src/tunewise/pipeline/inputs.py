@@ -215,9 +215,7 @@ class StageInputs:
         if spec.traits.needs_model or not _is_ours(spec):
             output = study.output.model_dump(mode="json")
             schema = output.pop("json_schema")
-            if spec.traits.trained and _is_ours(spec):  # asked as it was trained, and so alone
-                del output["constrain"]
-            else:
+            if not (spec.traits.trained and _is_ours(spec)):  # which is asked as it was trained
                 told["phrasings"] = study.phrasings
             told |= {
                 "output": output,

@@ -312,8 +312,8 @@ class Output(Strict):
     stop: list[str] = Field(default_factory=list)
     constrain: bool = Field(
         True,
-        description="hold prompted models to the form of the training answers where these are "
-        "labels, numbers or JSON: a label is then one of the labels, and JSON is valid",
+        description="hold models, the tuned one too, to the form of the training answers where "
+        "these are labels, numbers or JSON: a label is then one of the labels, and JSON is valid",
     )
 
 
