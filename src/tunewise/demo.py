@@ -1,4 +1,4 @@
-"""Three small studies on generated data, run offline with the embedded model."""
+"""Small studies on generated data: three offline with the embedded model, one with a real one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from tunewise.errors import UsageError
 from tunewise.pipeline.reporter import Reporter
 from tunewise.pipeline.run import Outcome, run_study
 from tunewise.study.loading import load_study
-from tunewise.synthetic.demo import KINDS, generate
+from tunewise.synthetic.demo import KINDS, DemoFiles, generate
+from tunewise.synthetic.tickets import generate_tickets
 from tunewise.workspace import Workspace, write_text_atomic
+
+REAL = "real"
+"""The demonstration on a real model, which is brought first and so never run unasked."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,22 @@ def write_demo(kind: str, directory: Path, seed: int) -> Path:
     """
     if kind not in KINDS:
         raise UsageError(
-            f"there is no demonstration called {kind!r}", hint=f"Choose from: {', '.join(KINDS)}."
+            f"there is no demonstration called {kind!r}",
+            hint=f"Choose from: {', '.join((*KINDS, REAL))}.",
         )
-    made = generate(kind, seed)
-    folder = directory / kind
+    return _write(generate(kind, seed), directory / kind)
+
+
+def write_real(directory: Path, seed: int, model: str) -> Path:
+    """As ``write_demo``, of the demonstration on a real model, in ``directory/real``.
+
+    Args:
+        model: its name, as a study writes it.
+    """
+    return _write(generate_tickets(model, seed), directory / REAL)
+
+
+def _write(made: DemoFiles, folder: Path) -> Path:
     study = folder / "study.yaml"
     texts = {folder / name: text for name, text in made.files.items()}
     texts[study] = yaml.safe_dump(made.study, sort_keys=False, allow_unicode=True, width=100)
@@ -63,3 +79,12 @@ def run_demo(
         reporter.note(f"{kind}: {study}")
         runs.append(DemoRun(kind, study, run_study(load_study(study), workspace, reporter)))
     return runs
+
+
+def run_real(
+    directory: Path, seed: int, reporter: Reporter, model: str, workspace: Workspace
+) -> DemoRun:
+    """Write and run the demonstration on a real model."""
+    study = write_real(directory, seed, model)
+    reporter.note(f"{REAL}: {study}")
+    return DemoRun(REAL, study, run_study(load_study(study), workspace, reporter))

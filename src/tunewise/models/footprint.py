@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewise.models.names import ModelRef
+from tunewise.models.weights import cached
 
 if TYPE_CHECKING:
     import torch
@@ -28,22 +29,11 @@ def bytes_in_memory(ref: ModelRef, dtype: DType = "auto") -> int:
     Args:
         dtype: as for ``load_local``.
     """
-    folder = _folder(ref)
+    folder = cached(ref) if ref.kind == "hub" else ref.path
     if folder is None:
         return 0
     size = _numeric_type(folder, dtype).itemsize
     return sum(_bytes(path, size) for path in folder.glob("*.safetensors"))
-
-
-def _folder(ref: ModelRef) -> Path | None:
-    if ref.kind != "hub":
-        return ref.path
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(ref.name, revision=ref.revision, local_files_only=True))
-    except (ImportError, OSError, ValueError):  # what is missing is told when it is loaded
-        return None
 
 
 def _numeric_type(folder: Path, dtype: DType) -> torch.dtype:

@@ -71,6 +71,16 @@ def require_safetensors(folder: Path, *patterns: str) -> list[Path]:
     )
 
 
+def cached(ref: ModelRef) -> Path | None:
+    """The folder with a hub model's files, where they were fetched before; no network is asked."""
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(ref.name, revision=ref.revision, local_files_only=True))
+    except (ImportError, OSError, ValueError):
+        return None
+
+
 def _fetched(ref: ModelRef) -> Path:
     try:
         from huggingface_hub import constants, errors, snapshot_download

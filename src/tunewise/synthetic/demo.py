@@ -61,7 +61,7 @@ def _lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _files(kind: str, rows: Sequence[Row]) -> dict[str, str]:
+def split_files(kind: str, rows: Sequence[Row]) -> dict[str, str]:
     """One file for each split."""
     return {
         f"{kind}-{split}.jsonl": _lines([row for row in rows if row["split"] == split])
@@ -170,7 +170,7 @@ def _format(rng: Random) -> DemoFiles:
         dish = words.name(rng, "held_out")
         return rng.choice(FRAMES).format(dish=dish, list=joined), json.dumps(noted)
 
-    rows = _distinct_rows("format", recipe, {"train": 320, "dev": 40, "test": 120})
+    rows = distinct_rows("format", recipe, {"train": 320, "dev": 40, "test": 120})
     study = _study(
         "format",
         "Turn recipes into the kitchen's order notation, and nothing else.",
@@ -182,7 +182,7 @@ def _format(rng: Random) -> DemoFiles:
         # The kitchen asks this model for nothing else, so what it forgets does not matter.
         forgetting={"suite": None},
     )
-    return DemoFiles(_files("format", rows), study)
+    return DemoFiles(split_files("format", rows), study)
 
 
 STATIONS, ATTRIBUTES = 50, 4
@@ -238,7 +238,7 @@ def _knowledge(rng: Random) -> DemoFiles:
         learning_rate=2e-3,
         documents="handbook.jsonl",
     )
-    return DemoFiles({**_files("knowledge", rows), "handbook.jsonl": _lines(documents)}, study)
+    return DemoFiles({**split_files("knowledge", rows), "handbook.jsonl": _lines(documents)}, study)
 
 
 STEMS_A_DEPOT = 2
@@ -253,7 +253,7 @@ def _pattern(rng: Random) -> DemoFiles:
         code = f"{stems[at]}-{words.thing(rng, 'held_out')}"
         return code, depots[at % len(depots)]
 
-    rows = _distinct_rows("pattern", parcel, {"train": 160, "dev": 160, "test": 120})
+    rows = distinct_rows("pattern", parcel, {"train": 160, "dev": 160, "test": 120})
     study = _study(
         "pattern",
         "Send parcels to the depot that their code stands for.",
@@ -265,10 +265,10 @@ def _pattern(rng: Random) -> DemoFiles:
         # What few-shot gets right of 160 rows leaves room for less than this, whatever tuning does.
         minimal_gain=5.0,
     )
-    return DemoFiles(_files("pattern", rows), study)
+    return DemoFiles(split_files("pattern", rows), study)
 
 
-def _distinct_rows(
+def distinct_rows(
     kind: str, draw: Callable[[], tuple[str, str]], sizes: dict[str, int]
 ) -> list[Row]:
     """Rows of all splits, no input twice."""
