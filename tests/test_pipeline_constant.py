@@ -11,9 +11,12 @@ import pytest
 import yaml
 
 from cli_support import jsonl
+from tunewise.candidates.constant import Constant
+from tunewise.data.chat import Example
 from tunewise.pipeline.reporter import SilentReporter
 from tunewise.pipeline.run import run_study
 from tunewise.report.document import CandidateRow, Verdict
+from tunewise.scoring.registry import get_scorer
 from tunewise.study.loading import load_study
 from tunewise.workspace import Workspace
 
@@ -33,6 +36,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.data = {"examples": "rows.jsonl"}
         self.candidates: list[dict[str, object]] = []
         draw = random.Random(7)
         self.gold = {f"r{i}": wanted(draw) for i in range(500)}
@@ -40,6 +44,12 @@ class Bench:
             key: "train" if i < 200 else "dev" if i < 300 else "test"
             for i, key in enumerate(self.gold)
         }
+
+    def only_test(self) -> None:
+        """Leave the test rows alone."""
+        self.data = {"test": "rows.jsonl"}
+        self.gold = {key: gold for key, gold in self.gold.items() if self.split[key] == "test"}
+        self.split = dict.fromkeys(self.gold, "test")
 
     def answers(self, name: str, answer: Answer, *, tuned: bool = False) -> None:
         draw = random.Random(name)
@@ -58,7 +68,7 @@ class Bench:
             for (key, gold), split in zip(self.gold.items(), self.split.values(), strict=True)
         ]
         jsonl(self.folder / "rows.jsonl", rows)
-        study = {"name": "s", "metric": metric, "data": {"examples": "rows.jsonl"}}
+        study = {"name": "s", "metric": metric, "data": self.data}
         path = self.folder / "study.yaml"
         path.write_text(yaml.safe_dump({**study, "candidates": self.candidates, **more}))
         return run_study(load_study(path), Workspace(self.folder / "ws"), SilentReporter()).verdict
@@ -167,3 +177,46 @@ def test_where_nearly_all_rows_want_the_same_that_is_no_collapse(bench: Bench) -
     bench.answers("prompted", neutral)
     bench.answers("tuned", right(0.99), tuned=True)
     assert bench.run().cautions == []
+
+
+def test_without_other_rows_each_half_of_the_test_gets_the_others_constant(bench: Bench) -> None:
+    """Recorded answers to a test set, and nothing else: the floor is measured all the same."""
+    bench.only_test()
+    bench.answers("prompted", chatty)
+    bench.answers("tuned", neutral, tuned=True)
+    verdict = bench.run()
+    assert (verdict.verdict, verdict.because) == ("DO_NOT_FINE_TUNE", ["constant"])
+    assert row(verdict, "constant").score == row(verdict, "tuned").score
+    assert any("other half" in note for note in row(verdict, "constant").chosen["notes"])
+
+
+def test_a_gain_stands_without_other_rows_too(bench: Bench) -> None:
+    bench.only_test()
+    bench.answers("prompted", chatty)
+    bench.answers("tuned", right(0.8), tuned=True)
+    verdict = bench.run()
+    assert (verdict.verdict, verdict.use) == ("FINE_TUNE", "tuned")
+    assert verdict.primary.without == "prompted"
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_no_row_has_a_say_in_its_own_constant() -> None:
+    """Each wanted answer stands twice, in one half: a constant of all rows would score."""
+    rows = [
+        Example(f"r{i}", ({"role": "user", "content": f"q{i // 2}"}, assistant(f"a{i // 2}")))
+        for i in range(60)
+    ]
+    fitted = Constant("constant", get_scorer("exact_match", {})).fit([], [])
+    given = [one.text for one in fitted.answer(rows)]
+    assert set(given) <= {r.answer for r in rows} and len(set(given)) == 2
+    assert not any(text == r.answer for text, r in zip(given, rows, strict=True))
+
+
+def test_the_recorded_collapse_is_no_reason_to_fine_tune(shared: Path, tmp_path: Path) -> None:
+    study = load_study(shared / "cases" / "collapse" / "study.yaml")
+    verdict = run_study(study, Workspace(tmp_path / "ws"), SilentReporter()).verdict
+    assert (verdict.verdict, verdict.because) == ("DO_NOT_FINE_TUNE", ["constant"])
+    assert row(verdict, "constant").score == row(verdict, "tuned").score

@@ -46,12 +46,16 @@ def with_floor(
     *,
     train: Sequence[Example],
     dev: Sequence[Example],
+    test: Sequence[Example] = (),
 ) -> tuple[CandidateSpec, ...]:
     """The candidates, and the best constant answer among them where it can be measured for free.
 
     It stands last, and only where the study does not name one itself.
+
+    Args:
+        test: of recorded answers, which may come without any other rows.
     """
-    if any(spec.is_constant for spec in specs) or not fixed_answers_for(scorer, train, dev):
+    if any(spec.is_constant for spec in specs) or not fixed_answers_for(scorer, train, dev, test):
         return tuple(specs)
     kind, taken = Constant.kind, {spec.name for spec in specs}
     names = chain([kind], (f"{kind}_{place}" for place in count(2)))

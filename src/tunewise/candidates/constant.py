@@ -41,10 +41,10 @@ _CHARACTERS = 150_000
 _SHOWN = 200
 
 
-def fixed_answers_for(scorer: Scorer, train: Sequence[Example], dev: Sequence[Example]) -> bool:
+def fixed_answers_for(scorer: Scorer, *splits: Sequence[Example]) -> bool:
     """Whether a constant can be measured for free: some answers, and a metric that asks nobody."""
     return not isinstance(scorer, BatchScorer) and any(
-        row.target is not None for row in (*train, *dev)
+        row.target is not None for rows in splits for row in rows
     )
 
 
@@ -74,6 +74,40 @@ class ConstantFitted:
 
     def chosen(self) -> Mapping[str, Any]:
         return self._chosen
+
+
+class CrossFitted(ConstantFitted):
+    """Where there are no rows to learn from: each half of the rows gets the other half's answer.
+
+    So that no row has a say in what it is answered with; rows that ask the same are in one half.
+    """
+
+    def __init__(self, constant: Constant) -> None:
+        note = (
+            "there are no rows to choose it on: each half of the test rows gets the answer that "
+            "scores best on the other half"
+        )
+        super().__init__(_completion(""), (), {"notes": [note], "dev_evaluations": 0})
+        self._constant = constant
+
+    def answer(
+        self, examples: Sequence[Example], progress: Progress | None = None
+    ) -> list[Completion]:
+        halves: tuple[list[Example], list[Example]] = ([], [])
+        for row in examples:
+            halves[_half(row)].append(row)
+        best = [self._best(halves[1] or halves[0]), self._best(halves[0] or halves[1])]
+        if progress is not None:
+            progress(len(examples), len(examples))
+        return [best[_half(row)] for row in examples]
+
+    def _best(self, rows: Sequence[Example]) -> Completion:
+        answered = [row for row in rows if row.target is not None]
+        return self._constant.best(answered)[0] if answered else _completion("")
+
+
+def _half(row: Example) -> int:
+    return int(canonical_hash([row.user_text or row.id])[:8], 16) % 2
 
 
 @dataclass(frozen=True)
@@ -110,8 +144,36 @@ class Constant:
             ),
             ("train", []),
         )
+        if not rows and not train and not dev:
+            return CrossFitted(self)
         if not rows:
             raise NotOfferedError(f"{self.name}: no row to learn from has an answer")
+        answer, scores, n = self.best(rows)
+        best = next(score for score, one in scores if one is answer)
+        if best <= 0:
+            raise NotOfferedError(f"{self.name}: by this metric no fixed answer scores anything")
+        wanted = given_text(answer)
+        return ConstantFitted(
+            answer,
+            dev,
+            {
+                "answer": wanted,
+                "share": sum(_key(answer) in map(_key, _wanted(row)) for row in rows) / len(rows),
+                f"{learnt_on}_score": best,
+                "dev_evaluations": 0 if learnt_on == "train" else n * len(scores),
+                "tried": [
+                    {"answer": given_text(one)[:_SHOWN], f"{learnt_on}_score": score}
+                    for score, one in scores
+                ],
+                "notes": [],
+            },
+        )
+
+    def best(
+        self, rows: Sequence[Example]
+    ) -> tuple[Completion, list[tuple[float, Completion]], int]:
+        """The best fixed answer to rows that have answers; finalists with scores, and on how many
+        rows these were compared."""
         shape = shape_of(rows)
         drawn = sorted(rows, key=lambda row: canonical_hash([self.seed, row.id]))
         pool = list(_pool(rows, shape))
@@ -126,25 +188,8 @@ class Constant:
         finalists = sorted(pool, key=lambda answer: -self._score(first, answer))[:_FINALISTS]
         sample = affordable(len(finalists), _MOST_ROWS)
         scores = [(self._score(sample, answer), answer) for answer in pool if answer in finalists]
-        best, answer = max(scores, key=lambda pair: pair[0])  # ties: the commoner one
-        if best <= 0:
-            raise NotOfferedError(f"{self.name}: by this metric no fixed answer scores anything")
-        wanted = given_text(answer)
-        return ConstantFitted(
-            answer,
-            dev,
-            {
-                "answer": wanted,
-                "share": sum(_key(answer) in map(_key, _wanted(row)) for row in rows) / len(rows),
-                f"{learnt_on}_score": best,
-                "dev_evaluations": 0 if learnt_on == "train" else len(sample) * len(scores),
-                "tried": [
-                    {"answer": given_text(one)[:_SHOWN], f"{learnt_on}_score": score}
-                    for score, one in scores
-                ],
-                "notes": [],
-            },
-        )
+        _, answer = max(scores, key=lambda pair: pair[0])  # ties: the commoner one
+        return answer, scores, len(sample)
 
     def _score(self, rows: Sequence[Example], answer: Completion) -> float:
         return self.scorer.aggregate(score_answers(self.scorer, rows, [answer] * len(rows)))

@@ -197,7 +197,14 @@ class Session:
     @cached_property
     def specs(self) -> tuple[CandidateSpec, ...]:
         """The study's candidates, or all that fit the data; and what they must beat."""
-        return with_floor(self._named, self.scorer, train=self.train, dev=self.dev)
+        alone = self.study.only_recorded and not (self.train or self.dev)
+        return with_floor(
+            self._named,
+            self.scorer,
+            train=self.train,
+            dev=self.dev,
+            test=self.test if alone else (),
+        )
 
     @property
     def _named(self) -> tuple[CandidateSpec, ...]:
