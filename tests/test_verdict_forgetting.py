@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -13,7 +14,17 @@ from scipy.optimize import curve_fit
 from tunewise.errors import DataError, UsageError
 from tunewise.verdict.compare import compare
 from tunewise.verdict.curve import LearningCurve, NoFit, fit_learning_curve
-from tunewise.verdict.forgetting import UNMEASURED, Suite, lost_items, measure_forgetting
+from tunewise.verdict.forgetting import (
+    ONE_SIDED,
+    UNMEASURED,
+    Suite,
+    lost_items,
+    measure_forgetting,
+    planned_looks,
+    suite_change,
+)
+from tunewise.verdict.intervals import newcombe_tango_limits, two_sided_alpha
+from tunewise.verdict.sequential import obrien_fleming
 from tunewise.verdict.words import ForgettingStatus
 
 
@@ -90,6 +101,110 @@ def test_the_rows_that_non_inferiority_needs(n: int, discordance: float) -> None
         result = measure_forgetting({"s": Suite(base=base, tuned=tuned)})
         passed += result.status is ForgettingStatus.PASSED
     assert passed / draws == pytest.approx(0.8, abs=3 * sqrt(0.16 / draws) + 0.03)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A suite of ``n`` items, the base's accuracy, the change in points, the items that differ."""
+
+    n: int
+    base: float
+    change: float
+    differ: float
+
+
+def asked_until_decided(lost: Lost, draws: int) -> tuple[float, float, float]:
+    """Shares of runs that pass and that fail, and the mean number of items asked."""
+    rng = np.random.default_rng(5)
+    gained = (lost.differ + lost.change / 100) / 2
+    fallen = lost.differ - gained
+    shares = [lost.base - fallen, gained, fallen, 1 - lost.base - gained]
+    looks = planned_looks(lost.n)
+    alphas = [ONE_SIDED]
+    if len(looks) > 1:
+        alphas = [two_sided_alpha(z) for z in obrien_fleming(looks, alpha=ONE_SIDED)]
+    tables = np.zeros((draws, 4), int)
+    passed = failed = 0
+    asked, live, seen = np.full(draws, lost.n), np.arange(draws), 0
+    for look, alpha in zip(looks, alphas, strict=True):
+        tables[live] += rng.multinomial(look - seen, shares, size=len(live))
+        seen = look
+        low, high = newcombe_tango_limits(*tables[live].T, alpha=alpha)
+        kept, gone = 100 * low > -MARGIN, 100 * high < -MARGIN
+        passed, failed = passed + int(kept.sum()), failed + int(gone.sum())
+        asked[live[kept | gone]] = look
+        live = live[~(kept | gone)]
+    return passed / draws, failed / draws, float(asked.mean())
+
+
+MARGIN = 3.0
+AT_THE_MARGIN = (Lost(720, 0.6, -3, 0.06), Lost(720, 0.2, -3, 0.15), Lost(300, 0.9, -3, 0.06))
+ALL_AT_THE_MARGIN = [
+    Lost(n, base, -3, differ)
+    for n in (90, 150, 300, 720, 2000)
+    for base in (0.2, 0.6, 0.9)
+    for differ in (0.04, 0.06, 0.1, 0.15)
+]
+
+
+def holds_its_level(lost: Lost, draws: int) -> None:
+    """A loss of the very margin: passing and failing are both wrong in one run of twenty."""
+    passed, failed, _ = asked_until_decided(lost, draws)
+    assert max(passed, failed) <= 0.05 + 3 * sqrt(0.05 * 0.95 / draws), lost
+
+
+@pytest.mark.parametrize("lost", AT_THE_MARGIN)
+def test_asking_until_it_is_decided_errs_no_more_often(lost: Lost) -> None:
+    holds_its_level(lost, 4000)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("lost", ALL_AT_THE_MARGIN)
+def test_asking_until_it_is_decided_errs_no_more_often_anywhere(lost: Lost) -> None:
+    holds_its_level(lost, 40_000)
+
+
+@pytest.mark.parametrize(
+    ("lost", "share", "most"),
+    [
+        (Lost(720, 0.6, -20, 0.25), 0.99, 240),  # a large loss is shown early
+        (Lost(720, 0.6, -8, 0.12), 0.97, 450),
+        (Lost(720, 0.6, 0, 0.02), 0.97, 400),  # next to nothing lost: half of the suite
+        (Lost(720, 0.6, 0, 0.10), 0.75, 600),
+    ],
+)
+def test_it_is_decided_before_all_is_asked(lost: Lost, share: float, most: float) -> None:
+    passed, failed, asked = asked_until_decided(lost, 2000)
+    assert (passed if lost.change == 0 else failed) >= share
+    assert asked <= most
+
+
+def test_looks_are_even_and_few_rows_are_looked_at_once() -> None:
+    assert planned_looks(720) == (90, 180, 270, 360, 450, 540, 630, 720)
+    assert planned_looks(119) == (119,) and planned_looks(0) == (0,)
+    assert planned_looks(150) == (75, 150)
+
+
+def test_a_suite_is_judged_by_the_look_that_it_was_stopped_at() -> None:
+    looks = planned_looks(720)
+    whole, part = suite(720, 0.9), suite(180, 0.9)
+    early = suite_change("s", replace(part, looks=looks), MARGIN)
+    z = obrien_fleming(looks, alpha=ONE_SIDED)
+    expected = compare(part.tuned, part.base, binary=True, alpha=two_sided_alpha(z[1]))
+    assert (early.low, early.high) == (expected.low, expected.high)
+    assert (early.n, early.of, early.decided) == (180, 720, False)
+    last = suite_change("s", replace(whole, looks=looks), MARGIN)
+    assert last.status is ForgettingStatus.FAILED and last.decided
+    gone = suite_change("s", replace(suite(180, 0.5), looks=looks), MARGIN)
+    assert gone.status is ForgettingStatus.FAILED and gone.decided
+
+
+def test_a_base_that_cannot_do_it_is_asked_no_further_once_that_is_certain() -> None:
+    looks = planned_looks(720)
+    at_first = suite_change("s", replace(suite(90, 1.0, base=0.0), looks=looks), MARGIN)
+    later = suite_change("s", replace(suite(360, 1.0, base=0.0), looks=looks), MARGIN)
+    assert at_first.status is later.status is ForgettingStatus.UNMEASURED
+    assert not at_first.decided and later.decided
 
 
 SIZES = (50, 100, 200, 400, 800)

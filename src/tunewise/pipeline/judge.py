@@ -18,6 +18,7 @@ from tunewise.pipeline.breakdown import breakdown, worse_sentences
 from tunewise.pipeline.cautions import cautions
 from tunewise.pipeline.evidence import Arm, load_arm, mean_tokens
 from tunewise.pipeline.explain import checklist, next_steps, worked_examples
+from tunewise.pipeline.forgetting import forgetting_part
 from tunewise.pipeline.measured import Case, Measured
 from tunewise.report.document import (
     Audit,
@@ -26,8 +27,6 @@ from tunewise.report.document import (
     CandidateRow,
     Cost,
     CurvePoint,
-    ForgettingResult,
-    ForgettingSuite,
     LearningCurve,
     Primary,
     StageTime,
@@ -35,11 +34,10 @@ from tunewise.report.document import (
     Verdict,
 )
 from tunewise.scoring.base import SetFigures, SetWarnings
-from tunewise.study.schema import CandidateSpec, Study
+from tunewise.study.schema import CandidateSpec
 from tunewise.training.left_out import LEFT_OUT
 from tunewise.verdict.curve import NoFit, fit_learning_curve
 from tunewise.verdict.decision import Decision, decide
-from tunewise.verdict.forgetting import Forgetting
 from tunewise.verdict.planning import (
     GUESSED_DISCORDANCE,
     MOST_LOOKS,
@@ -92,7 +90,7 @@ class _Judge:
             candidates=[self._row(spec) for spec in self.case.specs],
             breakdown=parts,
             cost=self._cost_part(),
-            forgetting=_forgetting_part(study, measured.forgetting),
+            forgetting=forgetting_part(study, measured.forgetting),
             learning_curve=self._learning_curve(),
             audit=self._audit(),
             training=measured.training,
@@ -377,34 +375,3 @@ def _of_folds(decision: Decision, comparison: PairedComparison) -> list[str]:
         "The model to ship learnt from all rows and was not itself tested: the score is that of "
         "models that learnt from the other folds.",
     ]
-
-
-def _forgetting_part(study: Study, result: Forgetting) -> ForgettingResult:
-    reason = None
-    if not result.suites and not result.lost:
-        reason = (
-            "switched off in the study (`forgetting.suite: null`)"
-            if study.forgetting.suite is None
-            else "not needed for this verdict"
-        )
-    elif result.status.value == "unmeasured":
-        reason = "the base model itself cannot do the suite"
-    return ForgettingResult(
-        status=result.status.value,
-        margin=study.forgetting.margin,
-        reason=reason,
-        suites=[
-            ForgettingSuite(
-                name=s.name,
-                n=s.n,
-                base=s.base,
-                tuned=s.tuned,
-                change=s.change,
-                lower=s.low,
-                upper=s.high,
-                status=s.status.value,
-            )
-            for s in result.suites
-        ],
-        lost_rows=list(result.lost),
-    )

@@ -11,6 +11,7 @@ import numpy as np
 from tunewise.data.chat import Example
 from tunewise.pipeline import costing
 from tunewise.pipeline.evidence import Alike, Arm, Bench, averaged_items, champion, load_arm
+from tunewise.pipeline.forgetting import suite_of
 from tunewise.pipeline.store import Store
 from tunewise.report.document import TrainingRun
 from tunewise.scoring.base import Scorer
@@ -18,7 +19,7 @@ from tunewise.study.prices import Prices
 from tunewise.study.schema import CandidateSpec, Study
 from tunewise.verdict.cost import UNKNOWN_COST, CostComparison, break_even_value, net_benefit
 from tunewise.verdict.decision import Baseline, Evidence, Floor
-from tunewise.verdict.forgetting import UNMEASURED, Forgetting, Suite, measure_forgetting
+from tunewise.verdict.forgetting import UNMEASURED, Forgetting, measure_forgetting
 from tunewise.verdict.intervals import Limits
 from tunewise.verdict.result import PairedComparison
 from tunewise.verdict.sequential import look_alpha
@@ -335,12 +336,10 @@ class Measured:
             return UNMEASURED
         suites = {}
         for name in result["suites"]:
-            base = {i.id: i.score for i in self.store.items(f"{name}.base", "forgetting")}
-            tuned = {i.id: i.score for i in self.store.items(f"{name}.tuned", "forgetting")}
-            ids = [i for i in base if i in tuned]
-            one, other = [base[i] for i in ids], [tuned[i] for i in ids]
-            binary = set(one) | set(other) <= {0.0, 1.0}
-            suites[name] = Suite(base=one, tuned=other, binary=binary)
+            base, tuned = (
+                self.store.items(f"{name}.{side}", "forgetting") for side in ("base", "tuned")
+            )
+            suites[name] = suite_of(base, tuned, result.get("looks", {}).get(name))
         return measure_forgetting(
             suites,
             margin=self.study.forgetting.margin,

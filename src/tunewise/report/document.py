@@ -177,12 +177,18 @@ class ForgettingSuite(Part):
     """One set of rows that the tuned model must still be able to do."""
 
     name: str
-    n: int
+    n: int = Field(description="rows asked, of both models")
+    of: int | None = Field(None, description="rows in the suite; it is asked until it is decided")
+    stopped: str | None = Field(None, description="why it was asked no further, in words")
     base: float | None = Field(None, description="score of the model before fine-tuning")
     tuned: float | None = Field(None, description="score after")
     change: float | None = Field(None, description="`tuned` minus `base`")
-    lower: float | None = Field(None, description="one-sided 95 % lower limit of the change")
-    upper: float | None = Field(None, description="one-sided 95 % upper limit of the change")
+    lower: float | None = Field(
+        None, description="one-sided 95 % lower limit of the change, over all looks together"
+    )
+    upper: float | None = Field(
+        None, description="one-sided 95 % upper limit of the change, over all looks together"
+    )
     status: Literal["passed", "failed", "unproven", "unmeasured"] = "unmeasured"
 
 

@@ -275,7 +275,7 @@ class _Printer:
             text = f"{s.name}: {fmt.points(s.base)} before, {fmt.points(s.tuned)} after"
             if s.lower is not None:
                 text += f" ({fmt.gain(s.change)}, at worst {fmt.gain(s.lower)})"
-            lines.append(f"{text}, {fmt.plural(s.n, 'row')}: {s.status}")
+            lines.append(f"{text}, {words.rows_asked(s)}: {s.status}")
         return lines
 
     def _audit(self) -> list[str]:

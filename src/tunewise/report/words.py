@@ -12,6 +12,7 @@ from tunewise.report.document import (
     CandidateRow,
     Cost,
     ForgettingResult,
+    ForgettingSuite,
     Primary,
     TestSet,
     Verdict,
@@ -312,6 +313,14 @@ def forgetting_sentence(result: ForgettingResult) -> str:
         reason = result.reason.strip().rstrip(".")
         text = f"{text.rstrip('.')}: {reason}."
     return text
+
+
+def rows_asked(suite: ForgettingSuite) -> str:
+    """How much of a suite was asked, and why no more."""
+    if suite.of is None or suite.n >= suite.of:
+        return fmt.plural(suite.n, "row")
+    why = "" if suite.stopped is None else f", until {suite.stopped}"
+    return f"{suite.n:,} of {fmt.plural(suite.of, 'row')}{why}"
 
 
 def curve_sentence(verdict: Verdict) -> str | None:

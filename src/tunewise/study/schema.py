@@ -238,7 +238,9 @@ class Forgetting(Strict):
     """What the model must still be able to do afterwards."""
 
     suite: str | None = Field(
-        "general", description="`general` (ships with Tunewise), a JSONL file of yours, or null"
+        "general",
+        description="`general` (ships with Tunewise), a JSONL file of yours, or null; asked in "
+        "random order until it is decided",
     )
     margin: float = Field(3.0, gt=0, le=100, description="points it may lose")
     veto: bool = Field(
