@@ -152,6 +152,22 @@ def test_repeated_runs_agree_and_progress_reaches_the_end(llama: LoadedModel) ->
     assert other[0].text != first[0].text
 
 
+def test_counting_a_long_text_says_nothing_of_its_own(
+    llama: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import tokenization_utils_base
+
+    said: list[object] = []
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", said.append)
+    monkeypatch.setattr(llama.tokenizer, "deprecation_warnings", {})  # each is said once
+    monkeypatch.setattr(llama.tokenizer, "model_max_length", 1024)
+    engine = LocalEngine(llama)
+    asked = {"role": "user", "content": sentence(0, 3000)}
+    assert engine.count_tokens([asked]) > 1024
+    assert engine.answer([Request((asked,))])[0].error
+    assert said == []
+
+
 def test_too_long_a_prompt_fails_and_says_why(llama: LoadedModel) -> None:
     long = Request(messages=({"role": "user", "content": sentence(0, 2000)},))
     nearly = few_shot(sentence(1, 5), max_tokens=100_000)

@@ -151,7 +151,9 @@ class LocalEngine:
     def count_tokens(self, messages: Sequence[dict[str, object]]) -> int:
         """Tokens of the conversation as the model sees it when asked for an answer."""
         text = render_prompt(self.loaded.tokenizer, messages, date=self.date)
-        return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(
+            self.loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        )
 
     def close(self) -> None:
         """Forget the model; its memory is free when no other engine holds it."""
@@ -183,7 +185,9 @@ class LocalEngine:
         known = [text for text in texts if isinstance(text, str)]
         if not known:
             return [text for text in texts if isinstance(text, ModelError)]
-        encoded = iter(self.loaded.tokenizer(known, add_special_tokens=False)["input_ids"])
+        encoded = iter(
+            self.loaded.tokenizer(known, add_special_tokens=False, verbose=False)["input_ids"]
+        )
         return [list(next(encoded)) if isinstance(text, str) else text for text in texts]
 
     def _room(self, prompt: list[int] | ModelError) -> tuple[list[int], int]:

@@ -287,7 +287,7 @@ class Encoder:
             return []
         if self._fast is not None:  # what the tokenizer itself does, without its overhead
             return list(self._fast.encode(text, add_special_tokens=False).ids)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _render(self, messages: Sequence[Message], example: Example, *, ask: bool = False) -> str:
         try:

@@ -108,7 +108,7 @@ def prompt_ids(text: str | Items[int], serving: Serving) -> list[int]:
     """
     if isinstance(text, str):
         _check_size(text, "prompt", serving)
-        ids = _embedded(list(serving.loaded.tokenizer(text)["input_ids"]), serving)
+        ids = _embedded(list(serving.loaded.tokenizer(text, verbose=False)["input_ids"]), serving)
     else:
         ids = list(text)
         known = min(serving.vocabulary, serving.loaded.embedded)
@@ -180,7 +180,9 @@ def _prompt(
     except ModelError as error:
         raise RefusedError(str(error), "invalid_request") from error
     _check_size(text, "messages", serving)
-    ids = _embedded(list(tokenizer(text, add_special_tokens=False)["input_ids"]), serving)
+    ids = _embedded(
+        list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]), serving
+    )
     if not ids:
         raise RefusedError("the conversation is empty", "invalid_request")
     return ids, (*stop, *stops), warning
