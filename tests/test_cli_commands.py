@@ -221,13 +221,14 @@ def test_routes(tmp_path: Path) -> None:
 def test_clean_tells_and_removes_trainings_and_answers(tmp_path: Path) -> None:
     root = tmp_path / "home"
     training, answers = root / "studies" / "s" / "training" / "a", root / "answers"
-    for folder in (training, answers):
+    model = root / "models" / "some-model"
+    for folder in (training, answers, model):
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(bytes(2_000_000))
     shown = tunewise("clean", cwd=tmp_path).out
     assert "studies/s/training  2" in shown and "answers  2" in shown and "--all" in shown
     tunewise("clean", "--yes", cwd=tmp_path)
-    assert training.exists() and answers.exists()
+    assert training.exists() and answers.exists() and model.exists()
     assert "--yes --all" in tunewise("clean", "--all", cwd=tmp_path).out
-    assert "Removed 2 folders" in tunewise("clean", "--all", "--yes", cwd=tmp_path).out
-    assert not training.exists() and not answers.exists()
+    assert "Removed 3 folders" in tunewise("clean", "--all", "--yes", cwd=tmp_path).out
+    assert not training.exists() and not answers.exists() and not model.exists()

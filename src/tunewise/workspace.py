@@ -170,10 +170,15 @@ class Workspace:
         return sorted(p.name for p in (self.root / "studies").glob("*") if p.is_dir())
 
     def kept(self) -> list[Path]:
-        """Folders that outlive a changed study: training runs of each, and the answers."""
+        """Folders that outlive a changed study: training runs of each, answers, unpacked models."""
         found = [p for p in sorted((self.root / "studies").glob("*/training")) if p.is_dir()]
-        answers = self.root / "answers"
-        return [*found, answers] if answers.is_dir() and any(answers.iterdir()) else found
+        others = [p for p in (self.models, self.root / "answers") if p.is_dir()]
+        return [*found, *(p for p in others if any(f.name[0] != "." for f in p.iterdir()))]
+
+    @property
+    def models(self) -> Path:
+        """Where models lie that were unpacked from packages."""
+        return self.root / "models"
 
     def study_date(self, name: str, rows: str) -> str | None:
         """The date (ISO 8601) that is kept for a study with these rows, or None.

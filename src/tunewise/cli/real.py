@@ -50,7 +50,7 @@ def real_demo(
     if any(util.find_spec(package) is None for package in ("torch", "transformers")):
         raise MissingExtraError("A study on a real model", "local")
     workspace = Workspace()
-    models = workspace.root / "models"
+    models = workspace.models
     model = here(SMOLLM2, models)
     if model is None:
         _ask(SMOLLM2, models, directory / REAL, yes)

@@ -264,6 +264,6 @@ def show_clean(workspace: Workspace, *, keep: int, delete: bool, everything: boo
         console.print("Remove them: tunewise clean --yes" + (" --all" if everything else ""))
     if kept and not everything:
         console.print(
-            "Training runs and answers are kept, so that a rerun trains and asks nothing twice; "
-            "--all removes them too."
+            "Training runs, answers and unpacked models are kept, so that a rerun trains, asks and "
+            "brings nothing twice; --all removes them too."
         )
