@@ -3,7 +3,7 @@
     python benchmarks/data_sets.py FOLDER --model tunewise/tiny --rows 400
 
 FOLDER holds one folder a data set as JSON Lines (`SETS` below says which files). Nothing of it
-ships with the project. Rows are drawn by hash, a fourth of them for the test; effort is `quick`,
+ships with the project. A part of the rows is drawn, a fourth of it for the test; effort is `quick`,
 all else is what a study has by default. Time is the clock's and the processor's, of this process
 and those that it started. A set whose folder is not there is left out.
 """
@@ -11,6 +11,7 @@ and those that it started. A set whose folder is not there is left out.
 from __future__ import annotations
 
 import argparse
+import random
 import resource
 import tempfile
 import time
@@ -73,14 +74,29 @@ SETS = {
 }
 
 
-def study(name: str, folder: Path, model: str, rows: int) -> dict[str, Any]:
-    """The study of one data set."""
+def study(name: str, folder: Path, home: Path, model: str, rows: int) -> dict[str, Any]:
+    """The study of one data set, whose drawn rows are written to ``home``."""
     one = SETS[name]
-    data = {role: str(folder / name / file) for role, file in one.files.items()}
+    test = max(1, rows // 4)
+    given = "test" in one.files
+    shares = {"train": rows - test - test // 2, "dev": test // 2, "test": test, "examples": rows}
+    if "dev" not in one.files:
+        shares["train"] = rows - test
+    data: dict[str, Any] = {} if given else {"max_test_rows": test}
+    for role, file in one.files.items():
+        path = folder / name / file
+        if role in shares:
+            lines = path.read_text("utf-8").splitlines(keepends=True)
+            drawn = sorted(
+                random.Random(0).sample(range(len(lines)), min(shares[role], len(lines)))
+            )
+            path = home / f"{name}-{role}.jsonl"
+            path.write_text("".join(lines[i] for i in drawn), "utf-8")
+        data[role] = str(path)
     return {
         "name": name,
         "model": model,
-        "data": {**data, "max_rows": rows, "max_test_rows": max(1, rows // 4)},
+        "data": data,
         "metric": one.metric,
         **({"prompt": one.prompt} if one.prompt else {}),
         "effort": "quick",
@@ -129,12 +145,11 @@ def main() -> None:
             print(f"| {name} | not there | | | | | |", flush=True)
             continue
         with tempfile.TemporaryDirectory() as temporary:
-            home = options.reports or Path(temporary)
+            home = Path(options.reports or temporary).resolve()
             home.mkdir(parents=True, exist_ok=True)
             path = home / f"{name}.yaml"
-            path.write_text(
-                yaml.safe_dump(study(name, options.folder.resolve(), options.model, options.rows))
-            )
+            made = study(name, options.folder.resolve(), home, options.model, options.rows)
+            path.write_text(yaml.safe_dump(made))
             began, spent = time.monotonic(), cpu_seconds()
             try:
                 loaded = load_study(path, overrides=options.overrides)
