@@ -14,6 +14,7 @@ from tunewise.models import packaged
 from tunewise.models.loading import load_local
 from tunewise.models.names import parse_model
 from tunewise.models.packaged import SMOLLM2, Packaged, bring, here
+from tunewise.processes import command
 
 READER = """
 class GGUFReader:
@@ -103,6 +104,84 @@ def test_what_is_here_is_not_brought_again(index: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models" / SMOLLM2.folder
     folder.mkdir(parents=True)
     assert bring(SMOLLM2, tmp_path / "models", pytest.fail) == str(folder)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the package that reads GGUF, as pip brings it for the demonstration."""
+    name, digest = packaged._READER
+    site = tmp_path / "site"
+    site.mkdir()
+    try:
+        (found,) = packaged._download({name: digest}, site)
+    except ModelError as error:
+        pytest.skip(f"no package index here: {error.message}")
+    with zipfile.ZipFile(found) as archive:
+        archive.extractall(site)
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def test_gguf_becomes_a_model_that_loads(reader: Path, tmp_path: Path) -> None:
+    """A small Llama, packed to 4 bits: what is unpacked are plain numbers near its own."""
+    import gguf
+    import numpy as np
+    import torch
+
+    draw = np.random.default_rng(0)
+    tokens = ["<s>", "</s>", "<pad>", "<unk>", *map(chr, range(97, 123)), "Ġ", "ab"]
+    width, inner = 64, 128
+    file = tmp_path / "small.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    for add, value in {
+        "name": "small",
+        "context_length": 64,
+        "embedding_length": width,
+        "block_count": 1,
+        "feed_forward_length": inner,
+        "head_count": 4,
+        "head_count_kv": 4,
+        "layer_norm_rms_eps": 1e-5,
+        "vocab_size": len(tokens),
+        "rope_dimension_count": 16,
+        "tokenizer_model": "gpt2",
+        "token_list": tokens,
+        "token_types": [3] * 4 + [1] * (len(tokens) - 4),
+        "token_merges": ["a b"],
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+        "unk_token_id": 3,
+        "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
+    }.items():
+        getattr(writer, f"add_{add}")(value)
+    layers = {"attn_q": width, "attn_k": width, "attn_v": width, "attn_output": width}
+    shapes = {f"blk.0.{name}": (out, width) for name, out in layers.items()}
+    shapes |= {"blk.0.ffn_gate": (inner, width), "blk.0.ffn_up": (inner, width)}
+    shapes |= {"blk.0.ffn_down": (width, inner), "token_embd": (len(tokens), width)}
+    weights = {name: draw.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    kind = gguf.GGMLQuantizationType.Q4_1
+    for name, weight in weights.items():
+        writer.add_tensor(f"{name}.weight", gguf.quantize(weight, kind), raw_dtype=kind)
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(width, dtype="float32"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    places = (str(reader), str(file), str(tmp_path / "new"))
+    packaged._run(command("tunewise.models.unpack_gguf", *places), "not unpacked", "")
+    loaded = load_local(parse_model(str(tmp_path / "new")), dtype="float32")
+    state = loaded.model.state_dict()
+    for ours, theirs in {
+        "model.embed_tokens.weight": "token_embd",
+        "model.layers.0.mlp.down_proj.weight": "blk.0.ffn_down",
+    }.items():
+        unpacked = gguf.dequantize(gguf.quantize(weights[theirs], kind), kind)
+        assert torch.allclose(state[ours], torch.tensor(unpacked), rtol=0.01, atol=0.01)
+    assert not loaded.plain_template
+    assert loaded.tokenizer.decode(loaded.tokenizer("abc")["input_ids"]).endswith("abc")
 
 
 @pytest.mark.soak

@@ -16,17 +16,22 @@ from typing import Any
 def unpack(file: Path, target: Path) -> None:
     """Write config, weights and tokenizer of the model in ``file`` to the folder ``target``."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
     from tunewise.models.quiet import quiet
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    auto: Any = transformers.AutoModelForCausalLM
     with quiet():
-        tokenizer: Any = AutoTokenizer.from_pretrained(**where)
-        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
-        # The weights are plain numbers now, so nothing may say that they are to be unpacked.
-        if getattr(model.config, "quantization_config", None) is not None:
-            del model.config.quantization_config
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**where)
+        packed = auto.from_pretrained(**where, dtype=torch.bfloat16)
+        # What was loaded counts as quantised and is not saved; its weights are plain numbers.
+        config = packed.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        model = auto.from_config(config, dtype=torch.bfloat16)
+        model.load_state_dict(packed.state_dict())
+        model.generation_config = packed.generation_config
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
 
