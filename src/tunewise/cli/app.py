@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tunewise import __version__
+from tunewise.cli.autotrain import AUTOTRAIN_EXAMPLE, CONTEXT, autotrain
 from tunewise.cli.options import (
     AllowCodeOption,
     ColumnsOption,
@@ -296,6 +297,9 @@ def forecast(
 
 
 app.command(epilog=f"Example: {TRAIN_EXAMPLE}")(train)
+app.command(
+    epilog=f"Example: {AUTOTRAIN_EXAMPLE}", context_settings=CONTEXT, add_help_option=False
+)(autotrain)
 
 
 @app.command(epilog='Example: tunewise chat tunewise/tiny --message "Hello"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -106,6 +107,9 @@ def _preference(row: Row, used: set[str], warn: Warn) -> Conversation:
         raise RowError("bad_preference", "`chosen` or `rejected` is missing")
     used |= {better, "rejected", "system"}
     chosen, rejected = messages_or_text(row[better]), messages_or_text(row["rejected"])
+    if _whole(chosen) and _whole(rejected):
+        used |= {"prompt", "input"}  # which both conversations begin with
+        return _implicit_prompt(row, used, chosen, rejected, warn)
     if row.get("conversations") is not None or row.get("messages") is not None:
         prompt = _chat(row, used, warn)[0]
     elif "prompt" in row:
@@ -126,6 +130,8 @@ def _implicit_prompt(
     row: Row, used: set[str], chosen: object, rejected: object, warn: Warn
 ) -> Conversation:
     """Both answers as whole conversations: what they share at the start is the prompt."""
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        chosen, rejected = _turns(chosen), _turns(rejected)
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         raise RowError("bad_preference", "the row has no `prompt`", EXPECTED)
     good, bad = messages_of(chosen, warn, "chosen"), messages_of(rejected, warn, "rejected")
@@ -133,6 +139,26 @@ def _implicit_prompt(
         raise RowError("bad_preference", "`chosen` and `rejected` differ before the last message")
     answers = message_of(good[-1], warn, "chosen"), message_of(bad[-1], warn, "rejected")
     return [*_with_system(row, good[:-1]), answers[0]], _tools(row, used), answers[1], None
+
+
+def _whole(answer: object) -> bool:
+    """Whether an answer is given with the conversation that it ends."""
+    return isinstance(answer, list) and len(answer) > 1 and all(map(is_message, answer))
+
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def _turns(said: str) -> object:
+    """A conversation written as text, as in HH-RLHF: each turn begins with who speaks."""
+    parts = _TURN.split(said)
+    if len(parts) < 5 or parts[0].strip():
+        return said
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[who], "content": text.strip()}
+        for who, text in zip(parts[1::2], parts[2::2], strict=True)
+    ]
 
 
 def _desirability(row: Row, used: set[str], warn: Warn) -> Conversation:

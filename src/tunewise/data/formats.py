@@ -94,6 +94,8 @@ def detect(rows: Sequence[Row], columns: Columns | None = None) -> Format:
             f"the columns {', '.join(map(repr, missing))} of `data.columns` are not in the data",
             hint=f"Found: {names(rows[0] if rows else {})}.",
         )
+    if columns.text:
+        return "text"
     votes: dict[Format, int] = {}
     for row in rows:
         try:
@@ -243,7 +245,7 @@ def _format_of(row: Row) -> Format | None:
         return "desirability"
     if chat:
         return "chat"
-    if {"input", "output", "rejected"} <= has:
+    if {"output", "rejected"} <= has:
         return "preference"
     if "instruction" in has and "output" in row:
         return "alpaca"

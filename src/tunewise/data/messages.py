@@ -7,6 +7,7 @@ model fine-tuning* (its seven format errors), widened to what came after it: ``t
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -101,13 +102,27 @@ def is_message(value: object) -> bool:
     return isinstance(value, Mapping) and ("role" in value or "from" in value)
 
 
+_ROLE = re.compile(r"""["'](?:role|from)["']""")
+_LONGEST_LITERAL = 1_000_000
+
+
+def _literal(value: str) -> object:
+    """What a cell holds as Python writes it, as pandas puts it into a CSV; else None."""
+    if len(value) > _LONGEST_LITERAL or value.lstrip()[:1] not in ("[", "{"):
+        return None
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
 def messages_or_text(value: object) -> object:
     """A cell whose text is JSON of one or several messages as those; anything else unchanged."""
-    if isinstance(value, str) and ('"role"' in value or '"from"' in value):
+    if isinstance(value, str) and _ROLE.search(value):
         try:
-            inner = json.loads(value)
+            inner: Any = json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            inner = _literal(value)
         first = inner[0] if isinstance(inner, list) and inner else inner
         if is_message(first):
             return inner
@@ -132,6 +147,8 @@ def parsed(value: object, what: str) -> object:
         try:
             return loads(value)
         except (ValueError, RecursionError) as error:
+            if isinstance(literal := _literal(value), list | dict):
+                return literal
             raise RowError("data_type", f"`{what}` is not valid JSON: {error}") from None
     return value
 

@@ -173,6 +173,18 @@ def redact(text: str) -> str:
     return _hidden(text, _secrets(), _PATTERNS)
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether an environment variable of this name holds a secret."""
+    return _SECRET_NAME.search(name.upper()) is not None
+
+
+def keep_secret(secret: str) -> None:
+    """Let no message show this text: a key that a user has written down somewhere."""
+    if secret:
+        with _lock:
+            _resolved.add(secret)
+
+
 def without_keys(text: str) -> str:
     """``text`` without the keys that were used so far, letter by letter.
 
@@ -261,7 +273,7 @@ def _shown(address: Address) -> str:
 def _secrets() -> Iterator[str]:
     with _lock:
         values = set(_resolved)
-    values |= {v.strip() for k, v in os.environ.items() if _SECRET_NAME.search(k.upper())}
+    values |= {v.strip() for k, v in os.environ.items() if is_secret_name(k)}
     for value in values:
         if len(value) >= _SHORTEST or value in _resolved:
             yield value

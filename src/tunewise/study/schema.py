@@ -65,6 +65,9 @@ class Columns(Strict):
         None, description="column with the id (or ids) of the document that holds the answer"
     )
     system: str | None = Field(None, description="column with a system prompt")
+    text: str | None = Field(
+        None, description="column with a text of which nothing is asked, as `pretrain` learns it"
+    )
 
 
 class SplitSpec(Strict):

@@ -1,0 +1,1 @@
+"""AutoTrain's YAML and command line, unchanged."""
