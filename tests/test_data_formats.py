@@ -246,3 +246,39 @@ def test_real_files_of_the_field(shared: Path) -> None:
     assert calls and all(json.loads(c["tool_calls"][0]["function"]["arguments"]) for c in calls[:9])
     assert sum(bool(row.tools) for row in read["glaive_toolcall_en"]) > 100
     assert len(list(read_examples(shared / "data" / "bfcl" / "parallel.jsonl"))) == 200
+
+
+def test_a_column_of_texts_is_one_whatever_stands_beside_it() -> None:
+    row = {"body": "a text", "stars": 3, "title": "t"}
+    made = example(row, Columns(text="body"))
+    assert said(made) == [("assistant", "a text")]
+    assert made.is_text
+    assert said(example({"text": "x", "label": "y"}, Columns(text="text"))) == [("assistant", "x")]
+
+
+def test_a_cell_may_hold_messages_as_python_writes_them() -> None:
+    assert said(example({"messages": str([USER, ASSISTANT])})) == [
+        ("user", "q"),
+        ("assistant", "a"),
+    ]
+    with pytest.raises(RowError, match="not valid JSON"):
+        to_example({"messages": "[{'role': open('x')}]"}, "chat")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": [USER, ASSISTANT], "rejected": [USER, {**ASSISTANT, "content": "b"}]},
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+        {"output": [USER, ASSISTANT], "rejected": [USER, {**ASSISTANT, "content": "b"}]},
+    ],
+)  # fmt: skip
+def test_answers_may_come_with_the_conversation_that_they_end(row: dict[str, Any]) -> None:
+    made = example(row)
+    assert said(made) == [("user", "q"), ("assistant", "a")]
+    assert made.rejected is not None and made.rejected["content"] == "b"
+
+
+def test_answers_as_texts_without_a_prompt_are_still_refused() -> None:
+    with pytest.raises(RowError, match="no `prompt`"):
+        to_example({"chosen": "a", "rejected": "b"}, "preference")
