@@ -18,6 +18,7 @@ from tunewise.study.schema import Columns
 
 USER = {"role": "user", "content": "q"}
 ASSISTANT = {"role": "assistant", "content": "a"}
+OTHER = {"role": "assistant", "content": "b"}
 
 
 def example(row: Mapping[str, Any], columns: Columns | None = None) -> Example:
@@ -268,11 +269,11 @@ def test_a_cell_may_hold_messages_as_python_writes_them() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        {"prompt": "q", "chosen": [USER, ASSISTANT], "rejected": [USER, {**ASSISTANT, "content": "b"}]},
+        {"prompt": "q", "chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]},
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
-        {"output": [USER, ASSISTANT], "rejected": [USER, {**ASSISTANT, "content": "b"}]},
+        {"output": [USER, ASSISTANT], "rejected": [USER, OTHER]},
     ],
-)  # fmt: skip
+)
 def test_answers_may_come_with_the_conversation_that_they_end(row: dict[str, Any]) -> None:
     made = example(row)
     assert said(made) == [("user", "q"), ("assistant", "a")]
