@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tunewise.processes import prepare_computing
+
 if TYPE_CHECKING:
     from server_support import Running
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line sets it
+prepare_computing()  # as the command line does
 
 LONGEST = (
     "test_pipeline_local.py",

@@ -13,6 +13,25 @@ NOWHERE = "/"
 """The working directory of processes that need none."""
 
 
+_COMPUTING = {
+    # Threads that wait by spinning slow a machine that does other work at the same time down
+    # tenfold; after a short spin they should sleep.
+    "GOMP_SPINCOUNT": "10000",
+    # Where a processor multiplies bfloat16 itself, torch compiles a product for each new shape and
+    # keeps 1,024 of them, in two caches, each with its memory: over rows of many lengths a small
+    # model's training grew from 0.5 to 2 GB. A pass has some 30 shapes.
+    "LRU_CACHE_CAPACITY": "64",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+}
+"""What torch's libraries read when they first compute, unless the user has set it."""
+
+
+def prepare_computing() -> None:
+    """Set what torch's libraries should know, here and for children, before they first compute."""
+    for name, value in _COMPUTING.items():
+        os.environ.setdefault(name, value)
+
+
 def command(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of ours, without the working directory on ``sys.path``."""
     return [sys.executable, "-P", "-m", module, *arguments]
@@ -21,9 +40,7 @@ def command(module: str, *arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """The environment of such a process: this one's, safe for what it starts in its turn too."""
     return {
-        # Threads that wait by spinning slow a machine that does other work at the same time down
-        # tenfold; after a short spin they should sleep.
-        "GOMP_SPINCOUNT": "10000",
+        **_COMPUTING,
         "TOKENIZERS_PARALLELISM": "false",
         **os.environ,
         **_safe(),

@@ -12,12 +12,11 @@ def main() -> None:
     """Entry point of the ``tunewise`` command; turns known errors into words and exit codes."""
     from tunewise.crash import name_folder, tell_of_threads, unforeseen
     from tunewise.errors import TunewiseError
-    from tunewise.processes import forget_working_directory
+    from tunewise.processes import forget_working_directory, prepare_computing
 
     forget_working_directory()
     debug = bool(os.environ.get("TUNEWISE_DEBUG"))
-    # Torch's threads wait by spinning, which slows them tenfold where the machine does other work.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    prepare_computing()
     name_folder(sys.argv[1:], os.environ)
     if not debug:
         tell_of_threads(show_error)

@@ -18,6 +18,7 @@ from tunewise.models.raw_form import RAW_STOP, Form, raw_template
 from tunewise.models.template_date import asks_for_date
 from tunewise.models.trained_as import trained_as
 from tunewise.models.weights import MODEL_FILES, locate, require_safetensors, revision_of
+from tunewise.processes import prepare_computing
 from tunewise.releases import import_failed
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def load_local(
         ModelError: it is not there, cannot be read safely, or is of an unknown kind.
         TunewiseError: torch and transformers are not installed, or do not load.
     """
+    prepare_computing()
     try:
         folder = locate(ref)  # first: a wrong name need not wait seconds for torch
         import torch
