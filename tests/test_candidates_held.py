@@ -184,6 +184,20 @@ def test_a_tuned_model_that_was_taught_to_think_may_think() -> None:
         assert {t["held_to"] for t in fitted.chosen()["tried"]} == tried
 
 
+def test_a_tuned_model_elsewhere_may_answer_as_it_learnt_to() -> None:
+    """Servers put a label into an object, which a model that learnt bare labels never saw."""
+    engine = LookingEngine()
+    engine.wraps = True  # type: ignore[attr-defined]
+    for rows, tried in (
+        (LABELLED, {"one of 4 labels", None}),
+        (RECORDS, {"a JSON object of 5 keys"}),
+    ):
+        fitted = FineTuned("t", engine, Exact(), LIMITS, constrain=True).fit(rows, rows[:4])
+        assert {t["held_to"] for t in fitted.chosen()["tried"]} == tried
+        prompted = ZeroShot("z", engine, Exact(), LIMITS, constrain=True).fit(rows, rows[:4])
+        assert {t["held_to"] for t in prompted.chosen()["tried"]} == tried - {None}
+
+
 def test_numbers_may_also_be_worked_out() -> None:
     rows = answered(*[str(i * i) for i in range(9)])
     engine = LookingEngine()

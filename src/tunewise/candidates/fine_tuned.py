@@ -50,7 +50,7 @@ class FineTuned:
     constrain: bool = False
     kind: str = "fine_tuned"
     traits: ClassVar[Traits] = Traits(
-        title="the fine-tuned model", trained=True, plain=True, complexity=60
+        title="the fine-tuned model", trained=True, plain=True, dev_rounds=2, complexity=60
     )
 
     @classmethod
@@ -93,7 +93,8 @@ class FineTuned:
         wording = self._wording(train, held)
         if held is None:
             return [wording], []
-        freely = held.leaves_no_room(engine) or any(map(_thinks, train))
+        learnt_otherwise = held.reshaped_by(engine) or any(map(_thinks, train))
+        freely = held.leaves_no_room(engine) or learnt_otherwise
         return [wording, wording.free()] if freely else [wording], [held.note]
 
     def _asked(
@@ -137,7 +138,11 @@ class FineTunedRag(FineTuned, Searching):
 
     kind: str = "fine_tuned+rag"
     traits: ClassVar[Traits] = Traits(
-        title="the fine-tuned model with retrieval", trained=True, retrieves=True, complexity=70
+        title="the fine-tuned model with retrieval",
+        trained=True,
+        retrieves=True,
+        dev_rounds=2,
+        complexity=70,
     )
 
     @classmethod

@@ -17,6 +17,7 @@ from tunewise.candidates.prompting import Limits, Prompting
 from tunewise.data.chat import AnswerForm, Example
 from tunewise.data.labels import LabelCounts
 from tunewise.models.engine import Engine, Foreseeing
+from tunewise.models.hosted_form import wrapped
 from tunewise.words import plural
 
 _MOST_VALUES = 50
@@ -49,6 +50,14 @@ class Held:
     def leaves_no_room(self, engine: Engine) -> bool:
         """Whether this model may do better when it writes freely, so that both are tried."""
         return self.narrows_thinking or bool(getattr(engine, "thinks", False))
+
+    def reshaped_by(self, engine: Engine) -> bool:
+        """Whether the engine's server has answers of another shape written than rows have.
+
+        A label in a JSON object is nothing new to a model that is prompted, but not what a tuned
+        one has learnt to write.
+        """
+        return bool(getattr(engine, "wraps", False)) and wrapped(self.form) != self.form.schema
 
 
 def held_by(

@@ -129,6 +129,7 @@ class CachedEngine:
         self.revision = engine.revision
         self.context_length = engine.context_length
         self.thinks = bool(getattr(engine, "thinks", False))
+        self.wraps = bool(getattr(engine, "wraps", False))
         self._name = "" if by_content else engine.model
 
     def answer(

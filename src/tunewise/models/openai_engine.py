@@ -72,6 +72,7 @@ class OpenAIEngine:
         self.revision = f"{model} at {base_url.rstrip('/')}" + ("+raw" if form == "raw" else "")
         self.form = form
         self.context_length: int | None = None  # servers do not say
+        self.wraps = True  # what is held to a form comes in an object (``hosted_form``)
         self.notes: list[str] = []
         self._model = model
         self._key = api_key
