@@ -13,15 +13,12 @@ import pytest
 from candidates_kit import LIMITS, Exact, LookingEngine, row
 from models_support import save_model
 from tunewise.candidates.answers import shape_of
-from tunewise.candidates.choosing import DevSearch
 from tunewise.candidates.few_shot import FewShot
 from tunewise.candidates.fine_tuned import FineTuned, FineTunedRag
 from tunewise.candidates.held import held_form
 from tunewise.candidates.phrasings import Labels, phrasings
-from tunewise.candidates.prompting import Prompting
-from tunewise.candidates.wordings import Wording
 from tunewise.candidates.zero_shot import ZeroShot
-from tunewise.data.chat import AnswerForm, Completion, Example, Progress, Request
+from tunewise.data.chat import AnswerForm, Completion, Example, Request
 from tunewise.data.documents import Document
 from tunewise.models.loading import load_local
 from tunewise.models.local_engine import LocalEngine
@@ -278,28 +275,3 @@ def test_a_use_case_stands_where_there_are_no_instructions() -> None:
     )
     candidate.fit(LABELLED, LABELLED[:4])
     assert any("Sort the post" in str(r.messages[0]["content"]) for r in engine.asked)
-
-
-def test_the_worse_half_leaves_a_race_early() -> None:
-    dev = [row(f"d{i}", f"q {i}", "x") for i in range(60)]
-
-    def answer(requests: Sequence[Request], _: Progress | None) -> list[Completion]:
-        goods = [int(str(request.messages[0]["content"])) for request in requests]
-        numbers = [int(str(request.messages[1]["content"]).split()[1]) for request in requests]
-        return [
-            Completion(text="x" if number % 10 < good else "y")
-            for good, number in zip(goods, numbers, strict=True)
-        ]
-
-    search: DevSearch[Wording] = DevSearch(answer, Exact(), dev, effort="quick")
-    options = [
-        Wording(Prompting(LIMITS, instructions=str(good)), {"wording": str(good)})
-        for good in (5, 2, 9, 1, 7)
-    ]
-    search.try_all(options[:1])
-    search.race(options[1:])
-    assert search.leader is options[2]
-    assert search.prompts == 5
-    choice = search.settle()
-    assert choice.option is options[2]
-    assert [t["dev_rows"] for t in choice.tried] == [60, 20, 60, 20, 60]

@@ -74,7 +74,7 @@ def test_zero_shot_note_that_does_not_fit_is_left_out() -> None:
 
 
 def test_first_look_then_finalists() -> None:
-    """Six settings, 300 dev rows: six looks at 100 rows, three more at the other 200."""
+    """Six settings, 300 dev rows: half leave after 25 rows, one after 50, the best go on."""
     dev = [row(f"d{i}", f"q {i}", "x") for i in range(300)]
     progress: list[tuple[int, int]] = []
 
@@ -99,11 +99,11 @@ def test_first_look_then_finalists() -> None:
         Wording(Prompting(LIMITS, instructions=str(good)), {"good": good})
         for good in (2, 7, 4, 9, 9, 1)
     ]
-    search.try_all(options)
+    search.race(options)
     choice = search.settle()
     assert choice.option is options[3]  # the first of two equals
-    assert choice.dev_evaluations == 6 * 100 + 3 * 200
-    assert [t["dev_rows"] for t in choice.tried] == [100, 300, 100, 300, 300, 100]
+    assert [t["dev_rows"] for t in choice.tried] == [25, 25, 25, 300, 300, 25]
+    assert choice.dev_evaluations == 4 * 25 + 2 * 300
     assert choice.dev_score == pytest.approx(0.9)
     assert choice.dev_completions == answer([options[3].request(d) for d in dev], None)
     assert progress == sorted(progress) and progress[-1] == (1200, 1200)
@@ -126,9 +126,10 @@ def test_few_shot_prefers_neighbours_where_they_matter() -> None:
     assert scores["nearest", 8] > 0.9 > 0.6 > scores["fixed", 8]
     assert fitted.dev_completions == fitted.answer(DEV)
     assert len({t["order"] for t in chosen["tried"] if t["selection"] == "fixed"}) == 3
-    # 3 sizes × 2 selections, 2 more orders, 1 more wording; each asked all of dev at most once.
+    # 3 sizes × 2 selections, 2 more orders, 1 more wording; those that lose are asked less of dev.
     assert len(chosen["tried"]) == 9
-    assert chosen["dev_evaluations"] == 9 * len(DEV)
+    asked = [t["dev_rows"] for t in chosen["tried"]]
+    assert chosen["dev_evaluations"] == sum(asked) < 9 * len(DEV) and max(asked) == len(DEV)
     json.dumps(chosen)
 
 
@@ -239,7 +240,7 @@ def test_one_long_row_gets_fewer_shots() -> None:
     fitted = _few(LookingEngine(context_length=95), k=[4], selection=("fixed",)).fit(TRAIN, DEV)
     assert not any("too long" in note for note in fitted.chosen()["notes"])
     assert 0 < len(fitted.request(long).messages) // 2 < 4
-    assert fitted.chosen()["notes"] == [
+    assert fitted.chosen()["notes"][1:] == [
         "1 row was too long for all 4 shots and was asked with fewer"
     ]
 

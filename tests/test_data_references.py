@@ -149,7 +149,7 @@ def test_every_way_of_scoring_takes_the_best(answer: str, score: float) -> None:
     search: DevSearch[Plain] = DevSearch(
         lambda asked, _: [completion for _ in asked], scorer, [ROW]
     )
-    search.try_each([Plain()])
+    search.race([Plain()])
     assert search.settle().dev_score == score
 
 

@@ -54,6 +54,13 @@ def ask(
     completions = engine.answer(requests, progress) if requests else []
     if len(completions) != len(requests):
         raise RuntimeError(f"{engine.model}: {len(requests)} requests, {len(completions)} answers")
+    return with_static_tokens(requests, completions)
+
+
+def with_static_tokens(
+    requests: Sequence[Request], completions: Sequence[Completion]
+) -> list[Completion]:
+    """Completions with how many of their prompts' tokens all of these requests begin with."""
     shares = static_shares(requests)
     return [
         completion

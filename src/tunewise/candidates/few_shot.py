@@ -132,22 +132,22 @@ class FewShot(Prompted):
         search = self.search(ShotOption, dev, expected, progress)
         offered, notes = self._offered(pool, shape, wordings[0], search.first_rows or train)
         for options in offered.values():
-            best = search.try_all(options)
-            if best.fixed is not None:
+            best = search.race(options)
+            if best is not None and best.fixed is not None:
                 orders = orders_of(best.fixed, self.orders, self.seed)[1:]
-                search.try_each(
+                search.race(
                     replace(best, fixed=tuple(order), order=number, trimmed=set())
                     for number, order in enumerate(orders, 1)
                 )
         leader = search.leader
-        search.try_each(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
-        search.race([replace(leader, wording=other, trimmed=set()) for other in phrased])
+        search.race(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
+        search.race(replace(leader, wording=other, trimmed=set()) for other in phrased)
         choice = search.settle()
         option = choice.option
 
         def chosen() -> dict[str, Any]:
             ids = None if option.fixed is None else [shot.id for shot in option.fixed]
-            said = [*notes, *self.notes(train, dev, search.prompts)]
+            said = [*notes, *choice.notes, *self.notes(train, dev, search.prompts)]
             if n := len(option.trimmed):
                 said.append(
                     f"{plural(n, 'row')} {verb(n, 'was', 'were')} too long for all {option.k} "

@@ -113,9 +113,9 @@ class FineTuned:
             expected=len(options),
             progress=progress,
         )
-        search.try_each(options)
+        search.race(options)
         choice = search.settle()
-        said = [*notes, *getattr(engine, "notes", ())]
+        said = [*notes, *choice.notes, *getattr(engine, "notes", ())]
         chosen = {**choice.as_dict(), "notes": said}
         return AskedFitted(engine, choice.option.request, lambda: chosen, choice.dev_completions)
 

@@ -123,15 +123,16 @@ class Rag(Prompted, Searching):
         phrased = self.phrased(wordings[0], shape, train, dev, 0.5)
         expected = len(ks) + len(rankings) + len(wordings) + len(phrased) - 1
         search = self.search(PassageOption, dev, expected, progress)
-        best = search.try_all([PassageOption(self.engine, retrieval, wordings[0], k) for k in ks])
-        search.try_each(
+        search.race(PassageOption(self.engine, retrieval, wordings[0], k) for k in ks)
+        best = search.leader
+        search.race(
             replace(best, retrieval=retrieval.ranked(ranking), trimmed=set())
             for ranking in rankings[1:]
         )
-        search.try_all([replace(search.leader, told=False, trimmed=set())])
+        search.race([replace(search.leader, told=False, trimmed=set())])
         leader = search.leader
-        search.try_each(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
-        search.race([replace(leader, wording=other, trimmed=set()) for other in phrased])
+        search.race(replace(leader, wording=other, trimmed=set()) for other in wordings[1:])
+        search.race(replace(leader, wording=other, trimmed=set()) for other in phrased)
         choice = search.settle()
         option = choice.option
         recall = recall_report(option.retrieval, dev, ks, option.k)
@@ -145,7 +146,7 @@ class Rag(Prompted, Searching):
                 "rankings_tried": rankings_tried,
                 **recall,
                 "prompts_tried": search.prompts,
-                "notes": [*option.notes(), *self.notes(train, dev, search.prompts)],
+                "notes": [*option.notes(), *choice.notes, *self.notes(train, dev, search.prompts)],
             }
 
         return AskedFitted(self.engine, option.request, chosen, choice.dev_completions)

@@ -47,17 +47,18 @@ class ZeroShot(Prompted):
             return all(fits(self.engine, wording.request(row)) for row in sample)
 
         search = self.search(Wording, dev, len(given) + 1 + self.phrasings, progress)
-        best = search.try_all(given)
+        search.race(given)
+        best = search.leader
         notes: list[str] = []
         if (better := improved(best, shape, train)) is not None:
             if fit_in(better):
-                search.try_all([better])
+                search.race([better])
             else:
                 notes.append("the note on the answer's form does not fit the model's context")
-        search.race([w for w in self.phrased(best, shape, train, dev) if fit_in(w)])
-        search.try_each(self.free(search.leader, train, dev))
+        search.race(w for w in self.phrased(best, shape, train, dev) if fit_in(w))
+        search.race(self.free(search.leader, train, dev))
         choice = search.settle()
-        notes += self.notes(train, dev, search.prompts)
+        notes += choice.notes + self.notes(train, dev, search.prompts)
         chosen = {**choice.as_dict(), "prompts_tried": search.prompts, "notes": notes}
         return AskedFitted(
             self.engine, choice.option.request, lambda: chosen, choice.dev_completions

@@ -376,7 +376,8 @@ class Study(Strict):
         le=20,
         description="further phrasings of the instructions, made by program from training rows, "
         "that prompted candidates try on dev; by default 3 (quick), 4 or 5 by effort, half of it "
-        "beside shots or passages; 0: none",
+        "beside shots or passages; 0: none. All settings of a candidate race: losers leave "
+        "after a part of dev, and the report says after how many rows",
     )
     forgetting: Forgetting = Field(default_factory=Forgetting)
     traffic: Traffic = Field(default_factory=Traffic)
