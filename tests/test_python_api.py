@@ -46,6 +46,7 @@ def test_the_public_names() -> None:
         "TunewiseError",
         "__version__",
         "audit",
+        "compare",
         "forecast",
         "generate",
         "init",

@@ -20,6 +20,7 @@ __all__ = [
     "TunewiseError",
     "__version__",
     "audit",
+    "compare",
     "forecast",
     "generate",
     "init",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tunewise.errors import TunewiseError
     from tunewise.python.api import (
         audit,
+        compare,
         forecast,
         generate,
         init,

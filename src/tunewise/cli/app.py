@@ -260,6 +260,32 @@ def report(
     show_outcome(report_study(loaded, Workspace(workspace)), json_output)
 
 
+@app.command(epilog="Example: tunewise compare small.yaml large.yaml --html compare.html")
+def compare(
+    studies: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Two or more: study files that were run, verdict.json files, or their folders.",
+            metavar="STUDY…",
+        ),
+    ],
+    workspace: WorkspaceOption = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write them as a page.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Studies side by side: verdicts, scores, costs, what differs.
+
+    Computed from disk, offline.
+    """
+    from tunewise.cli.show import show_comparison
+    from tunewise.pipeline.compare import compare_studies
+    from tunewise.workspace import Workspace
+
+    show_comparison(compare_studies(studies, Workspace(workspace)), html, json_output)
+
+
 @app.command(epilog="Example: tunewise forecast study.yaml --explain")
 def forecast(
     study: StudyArgument,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunewise.pipeline.audits import AuditOutcome, RowTokens
     from tunewise.pipeline.propose import Written
     from tunewise.pipeline.run import Outcome, Plan, PlannedCandidate
+    from tunewise.report.comparison import Comparison
     from tunewise.workspace import Workspace
 
 _STYLES = {
@@ -49,6 +50,22 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
     console = Output()
     print_verdict(outcome.verdict, console)
     console.print(f"\nReport: {outcome.report}", soft_wrap=True, highlight=False, markup=False)
+
+
+def show_comparison(comparison: Comparison, html: Path | None, as_json: bool) -> None:
+    """Studies side by side; as a page too where a file for it is named."""
+    from tunewise.report.comparison import print_comparison, render_comparison
+    from tunewise.workspace import write_text_atomic
+
+    if html is not None:
+        write_text_atomic(html, render_comparison(comparison))
+    if as_json:
+        put(comparison.model_dump_json(by_alias=True, indent=2) + "\n")
+        return
+    console = Output()
+    print_comparison(comparison, console)
+    if html is not None:
+        console.print(f"Wrote {html}", soft_wrap=True, highlight=False, markup=False)
 
 
 def show_demo(runs: Sequence[DemoRun], as_json: bool) -> None:

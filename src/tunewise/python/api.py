@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from tunewise.errors import UsageError
-from tunewise.python.results import Audited, Forecasted, Proposed, Trained, Verdicted
+from tunewise.python.results import (
+    Audited,
+    Forecasted,
+    Proposed,
+    SideBySide,
+    Trained,
+    Verdicted,
+)
 from tunewise.python.sources import Rows, as_file, as_flags, as_study, keyed_study
 
 if TYPE_CHECKING:
@@ -314,6 +321,22 @@ def load_verdict(path: str | Path) -> Verdict:
 
     path = Path(path)
     return read_verdict(path / "verdict.json" if path.is_dir() else path)
+
+
+def compare(studies: Sequence[str | Path], *, workspace: str | Path | None = None) -> SideBySide:
+    """Studies side by side, as ``tunewise compare``: verdicts, scores, costs, what differs.
+
+    Args:
+        studies: two or more study files that were run, ``verdict.json`` files or their folders.
+
+    Raises:
+        UsageError: there are fewer than two.
+        WorkspaceError: one was not run as it stands, or its verdict is damaged.
+    """
+    from tunewise.pipeline.compare import compare_studies
+
+    paths = [Path(path) for path in studies]
+    return SideBySide(compare_studies(paths, _workspace(workspace)))
 
 
 def _columns(given: Mapping[str, str] | None) -> Columns | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunewise.pipeline.propose import Written
     from tunewise.pipeline.run import Outcome, Plan
     from tunewise.report.card import Card
+    from tunewise.report.comparison import Comparison
     from tunewise.report.document import TrainingRun, Verdict
 
 
@@ -75,6 +76,28 @@ class Verdicted(Shown):
     def study(self) -> str:
         """The study's name."""
         return self.verdict.study
+
+
+class SideBySide(Shown):
+    """Studies side by side.
+
+    Attributes:
+        comparison: the whole document, as ``tunewise compare --json`` prints it.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+
+    def _show(self) -> None:
+        from tunewise.cli.show import show_comparison
+
+        show_comparison(self.comparison, None, as_json=False)
+
+    def _repr_html_(self) -> str:
+        from tunewise.report.comparison import render_comparison
+        from tunewise.report.html import page_in_frame
+
+        return page_in_frame(render_comparison(self.comparison), "Studies side by side")
 
 
 class Audited(Shown):

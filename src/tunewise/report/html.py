@@ -65,9 +65,13 @@ def render_html(verdict: Verdict) -> str:
 
 def framed(verdict: Verdict) -> str:
     """The report in a frame of its own: its styles touch nothing else, and it runs nothing."""
-    title = escape(f"The verdict on {verdict.study}")
+    return page_in_frame(render_html(verdict), f"The verdict on {verdict.study}")
+
+
+def page_in_frame(page: str, title: str) -> str:
+    """A whole page as a frame of another."""
     return (
-        f'<iframe sandbox srcdoc="{escape(render_html(verdict))}" title="{title}" '
+        f'<iframe sandbox srcdoc="{escape(page)}" title="{escape(title)}" '
         'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
     )
 

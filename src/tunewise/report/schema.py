@@ -14,6 +14,9 @@ _OPENING = f"""\
 first key, `schema`, is `{SCHEMA}`; the number goes up when a key changes its meaning or
 goes away, not when one is added. `tunewise schema --verdict` prints the JSON Schema.
 
+`tunewise compare STUDY…` puts several side by side: verdicts, scores, costs, and what differs in
+their study files; `--html FILE` writes a page, `--json` a document.
+
 Scores, gains and their limits are in points (0..100), money is in US dollars, tokens are per
 request, latencies are in milliseconds. `null` means unknown or not reached, never zero. All keys
 are always there.

@@ -8,9 +8,11 @@ why two answers that look alike do not match.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
-from tunewise.report.document import Verdict
+from tunewise.report.document import Part
+
+_Document = TypeVar("_Document", bound=Part)
 
 # Control characters except newline and tab; invisible and directional formatting (UAX #9) except
 # the joiners that emoji and Indic scripts need; line separators; tags; lone surrogates.
@@ -25,12 +27,12 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda m: f"⟨U+{ord(m.group()):04X}⟩", text.replace("\r\n", "\n"))
 
 
-def visible_copy(verdict: Verdict) -> Verdict:
-    """A copy of ``verdict`` in which every string has gone through ``visible``.
+def visible_copy(document: _Document) -> _Document:
+    """A copy of a document in which every string has gone through ``visible``.
 
     The renderings start from this copy, so that no place in them can forget to.
     """
-    return Verdict.model_validate(_walk(verdict.model_dump(by_alias=True)))
+    return type(document).model_validate(_walk(document.model_dump(by_alias=True)))
 
 
 def _walk(value: Any) -> Any:
