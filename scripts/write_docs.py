@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunewise.dialects.autotrain.reference import markdown_reference as autotrain_reference
 from tunewise.report.schema import reference as verdict_reference
 from tunewise.scoring.registry import describe
 from tunewise.study.json_schema import json_schema
@@ -51,6 +52,7 @@ def pages() -> dict[str, str]:
         "study-file.md": markdown_reference(json_schema(), _STUDY, defaults=True),
         "verdict-json.md": verdict_reference(),
         "metrics.md": _metrics(),
+        "autotrain-parameters.md": autotrain_reference(),
     }
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tunewise import __version__
 from tunewise.cli.autotrain import AUTOTRAIN_EXAMPLE, CONTEXT, autotrain
+from tunewise.cli.convert import CONVERT_EXAMPLE, convert
 from tunewise.cli.options import (
     AllowCodeOption,
     ColumnsOption,
@@ -326,6 +327,7 @@ app.command(epilog=f"Example: {TRAIN_EXAMPLE}")(train)
 app.command(
     epilog=f"Example: {AUTOTRAIN_EXAMPLE}", context_settings=CONTEXT, add_help_option=False
 )(autotrain)
+app.command(epilog=f"Example: {CONVERT_EXAMPLE}")(convert)
 
 
 @app.command(epilog='Example: tunewise chat tunewise/tiny --message "Hello"')
