@@ -111,6 +111,12 @@ def test_losers_leave_and_it_is_told_after_how_many_rows() -> None:
     assert choice.notes[0].endswith(", 1 asked all 60")
 
 
+def test_of_two_that_only_tie_with_the_leader_one_leaves() -> None:
+    choice = search(shares(0, 0, 0, rows=16), "quick", (1, 2))
+    assert choice.option.number == 0
+    assert [t["dev_rows"] for t in choice.tried] == [16, 16, 8]
+
+
 def test_the_last_three_race_over_the_rest_of_dev() -> None:
     right = shares(9, 9, 9, 1, rows=800)
     right[1, ::40] = False

@@ -246,6 +246,8 @@ class DevSearch(Generic[OptionT]):
         better = racing
         if len(racing) > 2:
             better = self._ranked(racing, part)[: math.ceil(len(racing) / 2)]
+        elif len(racing) == 2 and rivals and not self._score(leader, part) > 0:
+            better = racing[:1]  # nobody is right so far: of equals the one tried first goes on
         return [t for t in racing if t in better and not self._behind(t, leader, part)]
 
     def _behind(self, trial: _Trial[OptionT], leader: _Trial[OptionT], part: int) -> bool:
