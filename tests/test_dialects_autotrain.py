@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +111,6 @@ def test_two_configurations_at_least_of_each_task_are_tried() -> None:
         ),
         ("  path: owner", "  lr: 3\n  path: owner", ["It belongs under `params`"]),
         ("llm-sft", "llm-dpo", ["rejected_text_column", "`dpo` needs the column"]),
-        ("  path: owner/rows", "  path: nowhere", ["config.yml:7: data.path", "train.csv"]),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(
@@ -301,6 +303,72 @@ def test_a_secret_by_its_name_becomes_no_name_on_the_hub(tmp_path: Path) -> None
     run = tunewise("autotrain", "--config", "c.yml", cwd=tmp_path, code=2, env=env)
     assert "do-not-tell-me" not in run.out + run.err
     assert "hub.username" in run.err
+
+
+def test_rows_that_are_not_there_are_told_and_stop_a_training(tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text(BASE.replace("owner/rows", "nowhere"), "utf-8")
+    run = tunewise("autotrain", "--config", "c.yml", "--dry-run", cwd=tmp_path)
+    assert "c.yml:7: data.path: there is no such folder" in " ".join(run.out.split())
+    run = tunewise("autotrain", "--config", "c.yml", cwd=tmp_path, code=3)
+    assert "train.csv or train.jsonl" in run.err
+
+
+def test_a_key_that_stands_twice_counts_as_the_last_and_is_told(tmp_path: Path) -> None:
+    config = _config(BASE + "  lr: 3e-5\n", tmp_path)
+    assert config.values["lr"] == 3e-5
+    twice = [row for row in translate(config).told if "line 15" in row.why]
+    assert [(row.key, row.line) for row in twice] == [("lr", 14)]
+
+
+def test_what_a_study_refuses_is_told_with_the_line(tmp_path: Path) -> None:
+    _rows(tmp_path / "owner" / "rows")
+    (tmp_path / "c.yml").write_text(BASE + "  weight_decay: -1\n", "utf-8")
+    run = tunewise("autotrain", "--config", "c.yml", "--dry-run", cwd=tmp_path, code=2)
+    assert "c.yml:15: params.weight_decay" in run.err
+    more = ("--set", "fine_tune.learning_rate=1e-3")
+    run = tunewise(
+        "autotrain", "--config", "c.yml", "--set", "fine_tune.weight_decay=0", *more,
+        "--dry-run", cwd=tmp_path,
+    )  # fmt: skip
+    assert run.out
+
+
+def test_a_file_behind_an_address_is_read_within_limits() -> None:
+    answers = {
+        "/good.yml": (200, {}, BASE.encode()),
+        "/moved.yml": (302, {"Location": "/good.yml"}, b""),
+        "/elsewhere.yml": (302, {"Location": "http://example.org/x.yml"}, b""),
+        "/large.yml": (200, {}, b"# x\n" * 400_000),
+        "/round.yml": (302, {"Location": "/round.yml"}, b""),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = answers.get(self.path, (404, {}, b""))
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the reader leaves a large one early
+                self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}"
+        assert read_config(read_source(f"{here}/moved.yml")).values["lr"] == 2e-5
+        for path, says in (
+            ("/none.yml", "answers 404"),
+            ("/elsewhere.yml", "https:// only"),
+            ("/large.yml", "1 MiB"),
+            ("/round.yml", "more than 5 times"),
+        ):
+            with pytest.raises(StudyError, match=says):
+                read_source(here + path)
+        server.shutdown()
 
 
 def test_addresses_are_encrypted_ones() -> None:

@@ -70,14 +70,12 @@ def autotrain(
         show_translation(translation, whole=dry_run, stderr=not dry_run)
     out = Path(str(found.values["project_name"]))
     if dry_run:
-        if translation.study is not None:
+        if translation.study is not None and not translation.missing:
             loaded_study(found, translation, overrides or [])
         if json_output:
             put(json.dumps(as_dict(translation, None, out), ensure_ascii=False, indent=2) + "\n")
         elif not train:
             put("Nothing was trained: give --train.\n")
-        if translation.missing:
-            raise typer.Exit(3)
         return
     place, reporter = Workspace(workspace), reporter_of(quiet or json_output)
     tuned = train_project(found, translation, place, reporter, overrides or [])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.dialects.sources import Source
-from tunewise.dialects.told import SECRETS, Told, Translation, shown
+from tunewise.dialects.told import SECRETS, Told, Translation, shown, told_twice
 from tunewise.errors import StudyError
 from tunewise.study.loading import LoadedStudy, study_from
 from tunewise.study.yaml_source import KeyPath
@@ -122,6 +122,7 @@ def read(dialect: Dialect, source: Source) -> tuple[Translation, LoadedStudy]:
     for key, value in values.items():
         if key not in reading.done:
             _by_rule(dialect, reading, key, value)
+    reading.told += told_twice(source.repeated)
     method = reading.keys.get("fine_tune.method", ("", "sft"))[1]
     flags = {
         _where(source, reading, theirs, ours): (ours, value)

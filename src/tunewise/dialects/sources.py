@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunewise.errors import StudyError
 from tunewise.study.keys import parse_base_url
-from tunewise.study.yaml_source import LARGEST_BYTES, KeyPath, parse_yaml, read_text
+from tunewise.study.yaml_source import LARGEST_BYTES, KeyPath, Repeated, parse_yaml, read_text
 
 _REDIRECTS = 5
 _SECONDS = 30.0
@@ -23,12 +23,14 @@ class Source:
         value: a mapping.
         lines: the line of each key.
         folder: what its relative paths may be relative to; None for an address.
+        repeated: keys that stand twice; the last counts, as in the tools that wrote them.
     """
 
     name: str
     value: dict[str, Any]
     lines: dict[KeyPath, int]
     folder: Path | None
+    repeated: Repeated = field(default_factory=list)
 
 
 def read_source(place: str, kind: str = "configuration") -> Source:
@@ -42,11 +44,12 @@ def read_source(place: str, kind: str = "configuration") -> Source:
     else:
         path = Path(place).expanduser()
         text, folder = read_text(path, kind), path.absolute().parent
-    parsed = parse_yaml(text, place)
+    repeated: Repeated = []
+    parsed = parse_yaml(text, place, repeated)
     if not isinstance(parsed.value, dict):
         found = "empty" if parsed.value is None else "not a mapping (lines of `key: value`)"
         raise StudyError(f"the {kind} is {found}", where=place)
-    return Source(place, parsed.value, dict(parsed.lines), folder)
+    return Source(place, parsed.value, dict(parsed.lines), folder, repeated)
 
 
 def _fetched(url: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,6 +66,14 @@ class Translation:
             "missing": list(self.missing),
             "told": [row.as_dict() for row in self.told],
         }
+
+
+def told_twice(repeated: Iterable[tuple[str, int, int]]) -> list[Told]:
+    """A row for each value that a later one of the same key replaces."""
+    return [
+        Told(key, "", "no meaning here", "", f"stands again in line {again}, and that counts", line)
+        for key, line, again in repeated
+    ]
 
 
 def shown(key: str, value: Any) -> Any:

@@ -87,7 +87,22 @@ def loaded_study(
         StudyError: it cannot be meant.
     """
     assert translation.study is not None
-    return study_from(translation.study, Path.cwd(), config.places.name, overrides)
+    changed = {one.partition("=")[0].strip() for one in overrides}
+    flags: dict[str, tuple[str, Any]] = {}
+    for row in translation.told:
+        ours = row.ours.partition(":")[0]
+        value = _at(translation.study, ours)
+        if row.line is not None and value is not None and ours not in changed:
+            flags[f"{config.places.name}:{row.line}: {row.key}"] = (ours, value)
+    return study_from(translation.study, Path.cwd(), config.places.name, overrides, flags)
+
+
+def _at(study: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where it has none."""
+    value: Any = study
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def upload_of(config: Config) -> Upload | None:

@@ -7,7 +7,7 @@ is text. Tags are refused, duplicate keys are errors, and what aliases expand to
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -142,11 +142,17 @@ def near_names(path: Path) -> str | None:
     return f"Did you mean {' or '.join(near)}?" if near else None
 
 
-def parse_yaml(text: str, name: str) -> Parsed:
+Repeated = list[tuple[str, int, int]]
+"""Keys that stand twice in one mapping: the name, the line of the one before, and its own."""
+
+
+def parse_yaml(text: str, name: str, repeated: Repeated | None = None) -> Parsed:
     """Parse one YAML document.
 
     Args:
         name: of the file, for messages.
+        repeated: gathers keys that stand twice, of which the last counts; without it they are an
+            error.
 
     Raises:
         StudyError: with line and column of what cannot be understood.
@@ -157,7 +163,7 @@ def parse_yaml(text: str, name: str) -> Parsed:
             node = loader.get_single_node()
             if node is None:
                 return Parsed(None, {})
-            _check(node, name)
+            _check(node, name, repeated)
             value = loader.construct_document(node)
             return Parsed(_unshared(value), _lines(node))
         finally:
@@ -206,7 +212,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> StudyError:
     return StudyError(problem, where=where, hint=hint)
 
 
-def _check(root: yaml.Node, name: str) -> None:
+def _check(root: yaml.Node, name: str, repeated: Repeated | None) -> None:
     """Refuse duplicate keys, keys that are not text, and aliases that expand without end."""
     sizes: dict[int, int] = {}
 
@@ -219,7 +225,7 @@ def _check(root: yaml.Node, name: str) -> None:
         sizes[id(node)] = -1
         total = 1
         if isinstance(node, yaml.MappingNode):
-            _check_keys(node, name)
+            _check_keys(node, name, repeated)
             total += sum(size(key) + size(value) for key, value in node.value)
         elif isinstance(node, yaml.SequenceNode):
             total += sum(size(inner) for inner in node.value)
@@ -231,8 +237,8 @@ def _check(root: yaml.Node, name: str) -> None:
     size(root)
 
 
-def _check_keys(node: yaml.MappingNode, name: str) -> None:
-    first: dict[Hashable, int] = {}
+def _check_keys(node: yaml.MappingNode, name: str, repeated: Repeated | None) -> None:
+    first: dict[Any, int] = {}
     for key, _ in node.value:
         if key.tag == _TAG + "merge":
             continue
@@ -240,7 +246,9 @@ def _check_keys(node: yaml.MappingNode, name: str) -> None:
             shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             raise _at(key, name, f"a key must be text, not {shown}", "Put it in quotes.")
         line = key.start_mark.line + 1
-        if key.value in first:
+        if key.value in first and repeated is not None:
+            repeated.append((key.value, first[key.value], line))
+        elif key.value in first:
             raise _at(
                 key, name, f"the key `{key.value}` stands here for the second time",
                 f"The first is in line {first[key.value]}; keep one.",

@@ -14,7 +14,7 @@ from tunewise.dialects.autotrain.parameters import FLAG_ALIASES, PARAMETERS
 from tunewise.dialects.autotrain.tasks import BACKENDS, CLOUDS, LLM_METHODS, TASK_NAMES, Task
 from tunewise.dialects.autotrain.values import typed
 from tunewise.dialects.sources import Source
-from tunewise.dialects.told import SECRETS, Told
+from tunewise.dialects.told import SECRETS, Told, told_twice
 from tunewise.study.complaints import Complaint, Places, study_error
 from tunewise.study.keys import is_secret_name
 from tunewise.study.yaml_source import KeyPath
@@ -98,7 +98,14 @@ class _Reader:
             raise study_error(self.wrong, places)
         if trainer is not None:
             self.given["trainer"] = (("task",), trainer)
-        return assemble(task, backend, self.given, tuple(self.ignored), places, self.source.folder)
+        return assemble(
+            task,
+            backend,
+            self.given,
+            (*self.ignored, *told_twice(self.source.repeated)),
+            places,
+            self.source.folder,
+        )
 
     def complain(self, path: KeyPath, message: str, hint: str | None = None) -> None:
         self.wrong.append(Complaint(path, message, hint))

@@ -61,16 +61,18 @@ class LanguageStudy:
             left out. False writes what the configuration says.
 
     Raises:
-        DataError: local rows are not there.
-        StudyError: they have no such column; a tracker is unknown.
+        StudyError: local rows have no such column; a tracker is unknown.
+
+    What is ``missing`` before it can be trained, such as the rows, is told in sentences.
     """
 
     def __init__(self, config: Config, *, here: bool) -> None:
         self._config, self._here = config, here
         self._values = config.values
+        self.missing: list[str] = []
         self.method = LLM_METHODS[config.trainer]
         self.source = self._split("train_split")
-        self._rows = first_rows(self.source)
+        self._rows = [] if self.missing else first_rows(self.source)
         self.mapped: dict[str, Mapped] = {}
         self._columns()
         for name, value in self._values.items():
@@ -121,8 +123,9 @@ class LanguageStudy:
             return split_source(path, split, self._config.folder)
         except DataError as error:
             place = self._config.written.get("data_path", ("data_path",))
-            told = f"{error.message}: {error.where}"
-            raise study_error([Complaint(place, told, error.hint)], self._config.places) from None
+            where = self._config.places.where(place)
+            self.missing.append(f"{where}: {error.message}: {error.where}. {error.hint or ''}")
+            return str(path)
 
     def _columns(self) -> None:
         """Which of our columns the parameters' columns are."""

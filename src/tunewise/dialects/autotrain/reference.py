@@ -28,7 +28,8 @@ def markdown_reference() -> str:
         kind = " \\| ".join(one.choices) if one.choices else one.kind
         kind += ", null" if one.null else ""
         ours = f"`{one.ours}`" if one.ours else "–"
-        lines.append(f"| `{name}` | {kind} | {one.means} | {ours} | {one.why} |")
+        why = one.why or ("" if one.ours else "for the trainer of its task")
+        lines.append(f"| `{name}` | {kind} | {one.means} | {ours} | {why} |")
     for task in TASKS:
         lines += ["", *_task(task)]
     return "\n".join(lines) + "\n"

@@ -21,7 +21,7 @@ def translate(config: Config, *, here: bool = True) -> Translation:
         here: as of ``LanguageStudy``.
 
     Raises:
-        StudyError, DataError: its rows are not there, or not as it says.
+        StudyError: its rows are not as it says.
     """
     label = config.task.label + (f" ({config.trainer})" if config.trainer else "")
     missing: list[str] = []
@@ -29,6 +29,7 @@ def translate(config: Config, *, here: bool = True) -> Translation:
     if config.task.name == "llm":
         made = LanguageStudy(config, here=here)
         study, mapped = made.study, made.mapped
+        missing += dict.fromkeys(made.missing)
     else:
         mapped = {name: _later(name) for name in config.values}
         missing.append(
