@@ -186,6 +186,6 @@ def test_columns_that_are_not_there_are_told_with_the_line(place: Path) -> None:
 def test_a_folder_without_the_split_says_what_it_holds(place: Path) -> None:
     file = _write(place, "split", "llm-sft", "talks", {}, valid_split="validation")
     file.write_text(file.read_text("utf-8").replace("train_split: train", "train_split: trian"))
-    run = tunewise("autotrain", "--config", file.name, cwd=place, code=2)
-    assert "no file for the split 'trian'" in run.err
+    run = tunewise("autotrain", "--config", file.name, "--quiet", cwd=place, code=3)
+    assert "data.train_split: the folder has no file for the split 'trian'" in run.err
     assert "held.jsonl, train.jsonl" in run.err

@@ -61,8 +61,7 @@ def train_project(
     """
     if translation.study is None or translation.missing:
         raise TrainingError(
-            "; ".join(translation.missing),
-            where=config.places.name,
+            "\n".join(translation.missing),
             hint="`--dry-run` shows what was understood of each key.",
         )
     upload = upload_of(config)

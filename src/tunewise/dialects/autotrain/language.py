@@ -122,8 +122,8 @@ class LanguageStudy:
         try:
             return split_source(path, split, self._config.folder)
         except DataError as error:
-            place = self._config.written.get("data_path", ("data_path",))
-            where = self._config.places.where(place)
+            wrong = key if "split" in error.message else "data_path"
+            where = self._config.places.where(self._config.written.get(wrong, (wrong,)))
             self.missing.append(f"{where}: {error.message}: {error.where}. {error.hint or ''}")
             return str(path)
 
