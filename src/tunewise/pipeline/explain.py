@@ -206,12 +206,12 @@ def worked_examples(
     return [
         WorkedExample(
             id=id_,
-            input=_shown_input(examples[id_]),
-            wanted=_shown_wanted(examples[id_]),
+            input=shown_input(examples[id_]),
+            wanted=shown_wanted(examples[id_]),
             answers=[
                 WorkedAnswer(
                     candidate=name,
-                    text=_shown_answer(by_id[id_]),
+                    text=shown_answer(by_id[id_]),
                     thoughts=by_id[id_].thoughts or None,
                     score=by_id[id_].points,
                 )
@@ -223,15 +223,15 @@ def worked_examples(
     ]
 
 
-def _shown_wanted(row: Example) -> str:
+def shown_wanted(row: Example) -> str:
     return " · or: ".join([row.answer, *map(answer_of, row.references)])
 
 
-def _shown_input(example: Example) -> str:
+def shown_input(example: Example) -> str:
     return example.user_text or "\n".join(text_of(m) for m in example.prompt)
 
 
-def _shown_answer(item: Item) -> str:
+def shown_answer(item: Item) -> str:
     if item.error:
         return f"(failed: {item.error})"
     if item.answer:

@@ -22,6 +22,7 @@ from tunewise.pipeline.breakdown import check_slices
 from tunewise.pipeline.fold_choice import folds_of
 from tunewise.pipeline.gates import Gates
 from tunewise.pipeline.ledger import open_test
+from tunewise.pipeline.measured import Case
 from tunewise.pipeline.prepare import Prepared, audit_stage
 from tunewise.pipeline.session import Session
 from tunewise.pipeline.store import Item
@@ -114,6 +115,10 @@ class Folds:
     def finish(self) -> Verdict:
         """The verdict on what was measured."""
         return self.gates.finish()
+
+    def case(self) -> Case:
+        """What that verdict is computed from."""
+        return self.gates.case()
 
     # --- the folds' results, as those of one test ---------------------------------------------
 

@@ -12,8 +12,10 @@ from tunewise.data.chat import text_of
 from tunewise.data.tokens import estimate_tokens
 from tunewise.errors import WorkspaceError
 from tunewise.models.names import parse_model
+from tunewise.pipeline.browsed import browsed_rows
 from tunewise.pipeline.costing import request_usd
 from tunewise.pipeline.folds import Folds, gates_of
+from tunewise.pipeline.gates import Gates
 from tunewise.pipeline.reporter import Reporter, SilentReporter
 from tunewise.pipeline.session import Session, open_session
 from tunewise.pipeline.tuning import seeds_of
@@ -52,7 +54,7 @@ def run_study(
     require_trusted(loaded.study.fine_tune, allow=allow_code)
     with open_session(loaded, workspace, reporter) as session:
         gates = gates_of(session)
-        return _write(gates.session, gates.run())
+        return _write(gates, gates.run())
 
 
 def report_study(loaded: LoadedStudy, workspace: Workspace) -> Outcome:
@@ -69,12 +71,13 @@ def report_study(loaded: LoadedStudy, workspace: Workspace) -> Outcome:
                 where=str(loaded.path),
                 hint=f"Run it first: tunewise run {loaded.path}",
             )
-        return _write(gates.session, gates.finish())
+        return _write(gates, gates.finish())
 
 
-def _write(session: Session, verdict: Verdict) -> Outcome:
-    paths = write_report(verdict, session.folder.root)
-    return Outcome(verdict, session.folder.root, paths.report, paths.verdict)
+def _write(gates: Gates | Folds, verdict: Verdict) -> Outcome:
+    folder = gates.session.folder.root
+    paths = write_report(verdict, folder, browsed_rows(gates.case(), verdict))
+    return Outcome(verdict, folder, paths.report, paths.verdict)
 
 
 @dataclass(frozen=True)

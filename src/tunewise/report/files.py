@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tunewise.errors import WorkspaceError
 from tunewise.report.document import SCHEMA, Verdict
 from tunewise.report.html import render_html
+from tunewise.report.rows import TestRows
 from tunewise.study.requirements import complaint
 from tunewise.workspace import StudyFolder, read_json, write_text_atomic
 
@@ -21,8 +22,11 @@ class ReportPaths(NamedTuple):
     report: Path
 
 
-def write_report(verdict: Verdict, directory: Path) -> ReportPaths:
+def write_report(verdict: Verdict, directory: Path, rows: TestRows | None = None) -> ReportPaths:
     """Write ``verdict.json`` and ``report.html`` into ``directory``, each atomically.
+
+    Args:
+        rows: the test rows that the page lets a reader browse.
 
     Both are rendered before either is written, so that a failure leaves the old pair in place.
 
@@ -30,7 +34,7 @@ def write_report(verdict: Verdict, directory: Path) -> ReportPaths:
         WorkspaceError: when the disk is full or the folder cannot be written.
     """
     folder = StudyFolder(directory)
-    page = render_html(verdict)
+    page = render_html(verdict, rows)
     write_text_atomic(folder.verdict, verdict.to_json())
     write_text_atomic(folder.report, page)
     return ReportPaths(folder.verdict, folder.report)

@@ -1,4 +1,7 @@
-"""The verdict as one self-contained page: no script, no request, nothing beside it."""
+"""The verdict as one self-contained page: no request, nothing beside it, readable as it is.
+
+Only where the test rows are given does it have a script, its own, by which they are browsed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from markupsafe import Markup, escape
 from tunewise.report import charts, words
 from tunewise.report import format as fmt
 from tunewise.report.document import Answer, Verdict
-from tunewise.report.text import visible_copy
+from tunewise.report.rows import FIRST, TestRows, confusion, for_page, histogram
+from tunewise.report.text import visible, visible_copy
 
 # Longer texts are cut on the page; the whole stands in the workspace's item files.
 _LONGEST_TEXT = 20_000
@@ -32,8 +36,11 @@ _GROUPS = (
 )
 
 
-def render_html(verdict: Verdict) -> str:
+def render_html(verdict: Verdict, rows: TestRows | None = None) -> str:
     """The report as one HTML document.
+
+    Args:
+        rows: all test rows, to be browsed; None for a page without any script.
 
     Whatever comes from data sets, models or the study is escaped and its unseen characters are
     named; the page's Content-Security-Policy allows its own style sheet (by hash) and nothing
@@ -41,6 +48,7 @@ def render_html(verdict: Verdict) -> str:
     """
     shown = visible_copy(verdict)
     style = style_sheet()
+    table = None if rows is None or not rows.rows else _rows_part(rows)
     primary = shown.primary
     return (
         environment()
@@ -48,7 +56,8 @@ def render_html(verdict: Verdict) -> str:
         .render(
             v=shown,
             style=Markup(style),
-            policy=content_policy(style),
+            policy=content_policy(style, table["script"] if table else None),
+            rows=table,
             score_bars=charts.score_bars(shown),
             gain_bar=charts.gain_bar(shown),
             forgetting_bars=charts.forgetting_bars(shown),
@@ -76,10 +85,44 @@ def page_in_frame(page: str, title: str) -> str:
     )
 
 
-def content_policy(style: str) -> str:
-    """A Content-Security-Policy that allows this style sheet, by its hash, and nothing else."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def content_policy(style: str, script: str | None = None) -> str:
+    """A Content-Security-Policy that allows this style sheet and script, by hash, nothing else."""
+    scripts = f"script-src 'sha256-{_digest(script)}'; " if script else ""
+    return (
+        f"default-src 'none'; style-src 'sha256-{_digest(style)}'; {scripts}"
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _rows_part(rows: TestRows) -> dict[str, Any]:
+    """What ``rows.html`` shows, and what its script reads."""
+    value, left_out = for_page(rows)
+    # Within a script element only the end of it would be obeyed; JSON may name any character.
+    data = json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
+    script = files("tunewise.report").joinpath("templates/rows.js").read_text("utf-8")
+    leading = rows.pair or rows.candidates[:1]
+    spreads = [(visible(n), histogram(rows, n)) for n in leading]
+    return {
+        "total": len(rows.rows),
+        "left_out": left_out,
+        "place": visible(rows.place),
+        "pair": None if rows.pair is None else [visible(name) for name in rows.pair],
+        "candidates": value["candidates"],
+        "first": value["rows"][:FIRST],
+        "confusions": [m for name in leading if (m := confusion(rows, name)) is not None],
+        "histograms": [(n, _heights(counts)) for n, counts in spreads if counts],
+        "data": Markup(data),
+        "script": Markup(script),
+    }
+
+
+def _heights(counts: list[int]) -> list[float]:
+    """Bars of at most 40."""
+    return [round(40 * n / max(counts), 2) for n in counts]
 
 
 def style_sheet() -> str:
@@ -98,12 +141,29 @@ def environment() -> Environment:
     )
     environment.globals.update(fmt=fmt, words=words)
     environment.filters.update(pct=lambda x: f"{x:.2f}%", setting=_setting, fold=_fold, tidy=_tidy)
+    environment.filters.update(coded=_coded, sentence=_sentence)
     return environment
 
 
 def _tidy(sentence: str) -> str:
     """A sentence in which no line breaks between a number and its per cent sign."""
     return sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _coded(text: str) -> Markup:
+    """Prose in which what stands between backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
+
+
+def _sentence(text: str) -> str:
+    """With one full stop at its end."""
+    return f"{text.rstrip('. ')}."
 
 
 def _setting(value: Any) -> str:
