@@ -171,7 +171,7 @@ def generate_tickets(model: str, seed: int) -> DemoFiles:
         "prompt": PROMPT,
         "metric": "json_fields",
         "candidates": CANDIDATES,
-        "fine_tune": {"adapter": "lora", "epochs": 2.5, "learning_rate": 2e-3},
+        "fine_tune": {"adapter": "lora", "epochs": 3, "learning_rate": 2e-3},
         "target": {"minimal_gain": 2.0},
         "effort": "quick",
         "prompt_search": 0,
