@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,20 +86,25 @@ def test_the_printed_command_is_run_as_printed(studied: Path) -> None:
         assert command(studied, *printed, question).out == f"{answer}\n"
 
 
-@pytest.mark.parametrize("kind", ["zero_shot", "fine_tuned"])
-def test_an_exported_prompt_answers_as_in_the_study(studied: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["zero_shot", "fine_tuned", "classifier", "constant"])
+def test_an_export_answers_as_in_the_study(studied: Path, tmp_path: Path, kind: str) -> None:
     out = studied / f"out-{kind}"
     run = command(studied, "export", *QUICK, "--candidate", kind, "--out", out)
-    assert run.out == f"Wrote {out / 'prompt.json'}\nWrote {out / 'ask.py'}\n"
-    question, answer = answered(studied, kind)[0]
-    ask = [sys.executable, str(out / "ask.py"), question]
-    assert subprocess.run(ask, capture_output=True, text=True).stdout == f"{answer}\n"
+    assert f"Wrote {out / 'ask.py'}\n" in run.out
+    moved = shutil.move(out, tmp_path / "elsewhere")  # nothing in it points to where it was made
+    if kind in ("zero_shot", "fine_tuned"):
+        asked = json.loads((moved / "prompt.json").read_text())
+        assert str(studied / "ws") not in json.dumps(asked)
+        assert asked["date"]
+    python = [sys.executable] if (moved / "prompt.json").exists() else [sys.executable, "-I", "-S"]
+    for question, answer in answered(studied, kind):
+        ask = [*python, str(moved / "ask.py"), question]
+        assert subprocess.run(ask, capture_output=True, text=True).stdout == f"{answer}\n"
 
 
 def test_what_is_no_prompt_is_not_exported(studied: Path) -> None:
-    for kind in ("few_shot", "classifier"):  # each question has its own nearest shots
-        flags = ("--candidate", kind, "--out", "nowhere")
-        assert "alike for every question" in command(studied, "export", *QUICK, *flags, code=2).err
+    flags = ("--candidate", "few_shot", "--out", "nowhere")  # each question has its nearest shots
+    assert "alike for every question" in command(studied, "export", *QUICK, *flags, code=2).err
     assert not (studied / "nowhere").exists()
 
 

@@ -20,6 +20,7 @@ from tunewise.candidates.context import BuildContext
 from tunewise.candidates.dense import Encoder, load_encoder
 from tunewise.candidates.offers import Given, decide
 from tunewise.candidates.one_vs_rest import THRESHOLDS, OneVsRest, Thresholded
+from tunewise.candidates.plain_files import classifier_files
 from tunewise.data.chat import Completion, Example, Progress, Request
 from tunewise.data.label_lists import label_lists
 from tunewise.scoring.base import Scorer
@@ -58,27 +59,27 @@ class _TfIdf:
         most = max(1000, _MOST_WEIGHTS // labels // 2)
         rare = 2 if len(texts) >= 1000 else 1
         common: dict[str, Any] = {"sublinear_tf": True, "min_df": rare, "max_features": most}
-        self._parts = [
+        self.parts = [
             # Single characters are words too, here: "C" and "R" are labels' only trace at times.
             TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **common),
             TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **common),
         ]
         fitted = []
-        for part in self._parts:
+        for part in self.parts:
             try:
                 fitted.append(part.fit(texts))
             except ValueError:  # no n-gram of this kind in any text
                 continue
-        self._parts = fitted
+        self.parts = fitted
 
     def __bool__(self) -> bool:
-        return bool(self._parts)
+        return bool(self.parts)
 
     def __call__(self, texts: Sequence[str]) -> Any:
         import numpy as np
         from scipy.sparse import hstack
 
-        return hstack([part.transform(texts) for part in self._parts], format="csr").astype(
+        return hstack([part.transform(texts) for part in self.parts], format="csr").astype(
             np.float32
         )
 
@@ -127,6 +128,25 @@ class ClassifierFitted:
 
     def chosen(self) -> Mapping[str, Any]:
         return self._report
+
+    def files(self) -> dict[str, str] | None:
+        """Weights and a program that needs no package; None with an encoder's features."""
+        parts = getattr(self._features, "parts", None)
+        if parts is None:
+            return None
+        if not isinstance(self._model, Thresholded):
+            model: Any = self._model
+            return classifier_files(parts, list(model.classes_), model.coef_, model.intercept_)
+        lists, found = self._model.model.lists, self._model.model.weights()
+        if found is None:
+            return None
+        told = {
+            "threshold": self._model.threshold,
+            "never_empty": lists.never_empty,
+            "in_order": lists.in_order,
+            "separators": lists.separators,
+        }
+        return classifier_files(parts, list(lists.labels), *found, told)
 
 
 @dataclass(frozen=True)

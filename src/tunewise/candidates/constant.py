@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from tunewise.candidates.answers import AnswerShape, parsed, shape_of
 from tunewise.candidates.base import NotOfferedError, Traits
 from tunewise.candidates.context import BuildContext
+from tunewise.candidates.plain_files import constant_files
 from tunewise.data.chat import (
     Completion,
     Example,
@@ -71,6 +72,9 @@ class ConstantFitted:
         if progress is not None:
             progress(len(examples), len(examples))
         return [self._answer] * len(examples)
+
+    def files(self) -> dict[str, str] | None:
+        return None if self._answer.tool_calls else constant_files(self._answer.text)
 
     def chosen(self) -> Mapping[str, Any]:
         return self._chosen

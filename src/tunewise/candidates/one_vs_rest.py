@@ -49,6 +49,17 @@ class OneVsRest:
 
         return np.asarray(self._model.predict_proba(matrix), dtype=np.float64)
 
+    def weights(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+        """Of each label (first axis) and feature, and the intercepts; None where a label is one
+        that every row has or none, for which nothing was fitted.
+        """
+        import numpy as np
+
+        models = self._model.estimators_
+        if not all(hasattr(m, "coef_") for m in models):
+            return None
+        return np.vstack([m.coef_ for m in models]), np.hstack([m.intercept_ for m in models])
+
     def answers(self, probabilities: npt.NDArray[np.float64], threshold: float) -> list[str]:
         """The labels that reach the threshold, the likeliest first where order is free."""
         found = []

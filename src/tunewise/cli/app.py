@@ -384,9 +384,12 @@ def export(
     overrides: SetOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write the prompt that won as files, with Python that sends it."""
+    """Write what won as files that answer: prompt, tuned weights, classifier.
+
+    A classifier and a constant answer need nothing but Python afterwards.
+    """
     from tunewise.cli.output import put
-    from tunewise.pipeline.export import export_prompt
+    from tunewise.pipeline.export import export_candidate
     from tunewise.pipeline.reporter import SilentReporter
     from tunewise.pipeline.use import in_use
     from tunewise.study.loading import load_study
@@ -394,7 +397,7 @@ def export(
 
     loaded = load_study(study, overrides=overrides or [])
     with in_use(loaded, Workspace(workspace), SilentReporter(), candidate) as used:
-        for path in export_prompt(used, out):
+        for path in export_candidate(used, out):
             put(f"Wrote {path}\n")
 
 

@@ -1,12 +1,14 @@
-"""A prompt that won, as files: what is sent, and a few lines of Python that send it."""
+"""A candidate that won, as files: what is sent and Python that sends it, or what answers alone."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+from tunewise.candidates.plain_files import AnswersAlone
 from tunewise.data.chat import Request
-from tunewise.errors import StudyError
+from tunewise.errors import StudyError, WorkspaceError
 from tunewise.pipeline.use import InUse
 from tunewise.workspace import write_json_atomic, write_text_atomic
 
@@ -34,18 +36,33 @@ request = Request(
     json_schema=asked["json_schema"],
     form=AnswerForm(*asked["form"]) if asked["form"] else None,
 )
-adapter = Path(asked["adapter"]) if asked["adapter"] else None
-answer = open_engine(asked["model"], adapter=adapter, form=asked["asked_in"]).answer([request])[0]
+here = Path(__file__).parent
+adapter = here / asked["adapter"] if asked["adapter"] else None
+model = str(here / asked["model"]) if asked["model"] == "model" else asked["model"]
+engine = open_engine(model, adapter=adapter, form=asked["asked_in"], date=asked["date"])
+answer = engine.answer([request])[0]
 sys.exit(answer.error) if answer.error else print(answer.text)
 '''
 
 
-def export_prompt(used: InUse, folder: Path) -> list[Path]:
-    """Write ``prompt.json`` and ``ask.py``; where they lie.
+def export_candidate(used: InUse, folder: Path) -> list[Path]:
+    """Write what answers as the candidate did; where the files lie.
+
+    A prompt becomes ``prompt.json`` and ``ask.py``, with a copy of the tuned weights; a classifier
+    and a constant answer become files that need nothing but Python.
 
     Raises:
-        StudyError: what is sent is not alike for all questions, or nothing is sent.
+        StudyError: what is sent is not alike for all questions, or it cannot be written.
     """
+    if isinstance(used.fitted, AnswersAlone) and (files := used.fitted.files()) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_text_atomic(folder / name, text)
+        return [folder / name for name in files]
+    return _export_prompt(used, folder)
+
+
+def _export_prompt(used: InUse, folder: Path) -> list[Path]:
     template = _request(used, _MARK)
     rows = [row.user_text for row in used.session.dev[:_MOST_TRIED]]
     alike = template is not None and all(
@@ -59,18 +76,40 @@ def export_prompt(used: InUse, folder: Path) -> list[Path]:
         )
     model = used.spec.model or used.session.study.model
     tuned = used.folders or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        part: _copied(Path(tuned[part]), folder / part)
+        for part in ("adapter", "model")
+        if tuned.get(part)
+    }
     asked = {
-        "model": tuned.get("model") or tuned.get("remote") or model,
-        "adapter": tuned.get("adapter"),
+        "model": "model" if "model" in weights else tuned.get("remote") or model,
+        "adapter": "adapter" if "adapter" in weights else None,
         "asked_in": used.session.form(model) if model else "chat",
+        "date": used.session.date,
         "form": None,
         **json.loads(template.replace(_MARK, QUESTION)),
     }
     paths = [folder / "prompt.json", folder / "ask.py"]
-    folder.mkdir(parents=True, exist_ok=True)
     write_json_atomic(paths[0], asked)
     write_text_atomic(paths[1], _SNIPPET)
-    return paths
+    return [*paths, *weights.values()]
+
+
+def _copied(source: Path, target: Path) -> Path:
+    """A copy of a folder of weights, whole or not at all."""
+    half = target.with_name(f".{target.name}.part")
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        shutil.copytree(source, half)
+        shutil.rmtree(target, ignore_errors=True)
+        half.rename(target)
+    except OSError as error:
+        shutil.rmtree(half, ignore_errors=True)
+        raise WorkspaceError(
+            f"the tuned weights cannot be copied: {error.strerror or error}", where=str(target)
+        ) from error
+    return target
 
 
 def _request(used: InUse, question: str) -> str | None:
