@@ -164,6 +164,9 @@ def test_read_split_from_files(tmp_path: Path) -> None:
     assert {r.id for r in folder.test} >= {r.id for r in made.test}
     fewer = read_split(Data(examples=files["train"], max_rows=100))
     assert fewer.how["rows_not_drawn"] == 200 and sum(fewer.how["rows"].values()) == 100
+    both = read_split(Data(**files, max_rows=100))
+    assert both.how["rows"]["test"] == 50 and sum(both.how["rows"].values()) == 150
+    assert both.how["rows_not_drawn"] == 200
 
 
 def test_real_data_split_without_leaks(shared: Path) -> None:

@@ -119,7 +119,9 @@ class Data(Strict):
         "fifth of the rows is tested, at least 200, at most a third",
     )
     max_rows: PositiveInt | None = Field(
-        None, description="use this many rows, drawn by hash; the report says so"
+        None,
+        description="use this many rows, drawn by hash, beside those that are given as dev and "
+        "test; the report says so",
     )
     max_test_rows: PositiveInt | None = Field(
         None, description="test on this many rows, drawn by hash; the report says so"
