@@ -172,7 +172,7 @@ def test_too_long_a_prompt_fails_and_says_why(llama: LoadedModel) -> None:
     long = Request(messages=({"role": "user", "content": sentence(0, 2000)},))
     nearly = few_shot(sentence(1, 5), max_tokens=100_000)
     failed, answered = LocalEngine(llama).answer([long, nearly])
-    assert failed.error is not None and "context is 1024" in failed.error and failed.text == ""
+    assert failed.error is not None and "context is 1,024" in failed.error and failed.text == ""
     assert answered.error is None
     total = (answered.prompt_tokens or 0) + (answered.completion_tokens or 0)
     assert answered.finish_reason == "stop" or total == llama.context_length

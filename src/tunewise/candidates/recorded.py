@@ -159,7 +159,11 @@ class RecordedFitted:
             completion = held.get(row.id)
             if completion is None:
                 self._missing[row.id] = None
-                completion = Completion(error="no answer was recorded for this row", seed=seed)
+                completion = Completion(
+                    error="no answer was recorded for this row",
+                    advice="Record answers to all rows; a row's id stands with its answer.",
+                    seed=seed,
+                )
             completions.append(completion)
         if progress is not None:
             progress(len(examples), len(examples))

@@ -213,6 +213,7 @@ class Completion:
         latency_s: seconds from request to last token. In a batch: the batch's time per answer.
         finish_reason: ``stop``, ``length``, ``tool_calls`` or None.
         error: why the request failed; a failed request counts as a wrong answer.
+        advice: what to do about that, in a sentence; None where nobody knows.
         score: a score in 0..1 given from outside (recorded candidates only).
         request_key: the ``Request.key`` that led here.
         seed: of the training run or sample that gave this answer, where several are recorded.
@@ -230,6 +231,7 @@ class Completion:
     latency_s: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    advice: str | None = None
     score: float | None = None
     request_key: str | None = None
     seed: int | None = None

@@ -50,6 +50,9 @@ class Foreseeing(Protocol):
         ...
 
 
+LONGER_CONTEXT = "Shorten these rows, leave them out, or take a model with a longer context."
+
+
 THOUGHT_TOKENS = 1024
 """What a model that thinks may write before its answer, where nobody says how much."""
 

@@ -16,7 +16,7 @@ from tunewise.models.batching import BatchLimits, SharedPrefix, cut_batches, sha
 from tunewise.models.chat_format import render_prompt
 from tunewise.models.constraint import SchemaCompiler, SchemaError
 from tunewise.models.embedding import require_embedded
-from tunewise.models.engine import in_order
+from tunewise.models.engine import LONGER_CONTEXT, in_order
 from tunewise.models.loading import LoadedModel
 from tunewise.models.template_date import today
 from tunewise.models.tool_calls import decode_answer
@@ -201,8 +201,9 @@ class LocalEngine:
         room = self.loaded.context_length - len(prompt)
         if room < 1 or not prompt:
             raise ModelError(
-                f"the prompt has {len(prompt)} tokens, and the model's context is "
-                f"{self.loaded.context_length}"
+                f"the prompt has {len(prompt):,} tokens, and the model's context is "
+                f"{self.loaded.context_length:,}",
+                hint=LONGER_CONTEXT,
             )
         require_embedded(self.loaded.tokenizer, prompt, self.loaded.embedded)
         return prompt, room
@@ -317,7 +318,9 @@ class LocalEngine:
 
     def _failed(self, request: Request, error: ModelError) -> Completion:
         kind = "json_schema" if isinstance(error, SchemaError) else "prompt"
-        return Completion(error=f"{kind}: {error.message}", request_key=request.key)
+        return Completion(
+            error=f"{kind}: {error.message}", advice=error.hint, request_key=request.key
+        )
 
 
 def _limits(loaded: LoadedModel, batch_tokens: int | None) -> BatchLimits:

@@ -13,7 +13,7 @@ from typing import Any
 from tunewise.data.chat import Completion, Progress, Request, text_of
 from tunewise.data.thoughts import split_thoughts
 from tunewise.errors import ModelError, TunewiseError
-from tunewise.models.engine import in_order
+from tunewise.models.engine import LONGER_CONTEXT, in_order
 from tunewise.models.hosted_form import WRAPPING, is_strict, unwrapped, wrapped
 from tunewise.models.openai_client import open_client, reason_of
 from tunewise.models.raw_form import RAW_STOP, Form, raw_text
@@ -188,19 +188,24 @@ class OpenAIEngine:
                 self._raise_if_hopeless(error)
                 reason, wait = self._reason(error), retry_after(error.response.headers)
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
-                    return Completion(error=reason, request_key=request.key)
+                    return Completion(error=reason, advice=_advice(error), request_key=request.key)
             except TunewiseError:
                 raise
             except Exception as error:  # replies that are no chat completion fail in many ways
                 self._reached.set()
                 return Completion(
                     error=f"the reply is no chat completion: {self._reason(error)}",
+                    advice="Look at one answer with `tunewise chat`: the server speaks another API "
+                    "than its `base_url` should.",
                     request_key=request.key,
                 )
             pause = attempts.next_pause(wait)
             if pause is None or stop.wait(pause):
                 return Completion(
-                    error=f"{reason} (after {attempts.count} attempts)", request_key=request.key
+                    error=f"{reason} (after {attempts.count} attempts)",
+                    advice="Run again when the server is free: only these are asked. A lower "
+                    "`concurrency` of the server may help.",
+                    request_key=request.key,
                 )
 
     def _ask(self, body: Mapping[str, Any]) -> Any:
@@ -377,6 +382,16 @@ class OpenAIEngine:
 
     def _reason(self, error: Exception) -> str:
         return reason_of(error, self._key)
+
+
+def _advice(error: Any) -> str:
+    """What to do about a request that the server refuses, by the codes of OpenAI's API."""
+    code = getattr(error, "code", None)
+    if code == "context_length_exceeded":
+        return LONGER_CONTEXT
+    if code in ("content_filter", "content_policy_violation"):
+        return "The provider refuses what these rows hold: leave them out, or ask another model."
+    return "The server refuses these requests as they are: mend what it names in them."
 
 
 def _call(call: Any) -> dict[str, Any]:

@@ -309,7 +309,8 @@ def next_steps(
             steps.append(_NOTHING_FIT)
     else:
         steps.extend(f.fix for f in verdict.audit.findings if f.severity == "error" and f.fix)
-    return steps
+    mending = [cause.advice for cause in verdict.failures if cause.advice]
+    return [*steps, *(step for step in dict.fromkeys(mending) if step not in steps)]
 
 
 def _try_it(command: Sequence[str]) -> str:

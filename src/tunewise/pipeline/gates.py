@@ -442,6 +442,11 @@ class Gates:
             prices=self.session.prices,
             examples={row.id: row for row in self.session.test if row.messages},
             rows={row.id: row for row in self.session.test},
+            places={
+                row.id: row.source
+                for row in (*self.session.dev, *self.session.test)
+                if row.source is not None
+            },
             also=self.session.also,
             command=self.session.command,
         )

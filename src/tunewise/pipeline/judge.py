@@ -18,6 +18,7 @@ from tunewise.pipeline.breakdown import breakdown, worse_sentences
 from tunewise.pipeline.cautions import cautions
 from tunewise.pipeline.evidence import Arm, load_arm, mean_tokens
 from tunewise.pipeline.explain import checklist, next_steps, worked_examples
+from tunewise.pipeline.failures import failures_of
 from tunewise.pipeline.forgetting import forgetting_part
 from tunewise.pipeline.measured import Case, Measured
 from tunewise.report.document import (
@@ -88,6 +89,7 @@ class _Judge:
             test=self._test_set(),
             primary=self._primary(decision),
             candidates=[self._row(spec) for spec in self.case.specs],
+            failures=failures_of(measured),
             breakdown=parts,
             cost=self._cost_part(),
             forgetting=forgetting_part(study, measured.forgetting),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunewise.data.chat import Completion, Example
 from tunewise.errors import StudyError
+from tunewise.pipeline.causes import grouped
 from tunewise.pipeline.store import Item
 from tunewise.scoring.answers import scorable
 from tunewise.scoring.base import ItemScore, Scorer
@@ -45,6 +46,7 @@ def scored_items(
                 static_tokens=completion.static_tokens,
                 latency_s=completion.latency_s,
                 error=completion.error,
+                advice=completion.advice,
                 thoughts=completion.thoughts or "",
                 details=dict(score.details),
                 data=score.data,
@@ -88,8 +90,12 @@ def refuse_failures(name: str, completions: Sequence[Completion]) -> None:
         StudyError: every request failed.
     """
     if completions and all(c.error for c in completions):
+        groups = grouped(completions)
+        first = completions[groups[0][0]]
+        other = f" (and {plural(len(groups) - 1, 'other cause')})" if len(groups) > 1 else ""
+        hint = "Mend the cause and run again; what was answered is kept."
         raise StudyError(
-            f"every request of {name} failed: {completions[0].error}",
+            f"every request of {name} failed: {first.error}{other}",
             where=name,
-            hint="Mend the cause and run again; what was answered is kept.",
+            hint=f"{first.advice} {hint}" if first.advice else hint,
         )

@@ -38,6 +38,7 @@ class Case:
         prices: of the price file; None without one.
         examples: the test rows by id, for the worked examples (empty: none are shown).
         rows: all test rows by id, for slices. also: the further metrics by name.
+        places: ``file:line`` of dev and test rows by id, where they have one.
         command: the arguments that name this study to a command; empty where none can.
     """
 
@@ -50,6 +51,7 @@ class Case:
     examples: Mapping[str, Example] | None = None
     rows: Mapping[str, Example] = field(default_factory=dict)
     also: tuple[tuple[str, Scorer], ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
 
 

@@ -44,6 +44,7 @@ class Item:
     static_tokens: int | None = None
     latency_s: float | None = None
     error: str | None = None
+    advice: str | None = None
     thoughts: str = ""
     details: dict[str, Any] = field(default_factory=dict)
     data: Any = None

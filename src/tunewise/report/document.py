@@ -114,6 +114,18 @@ class CandidateRow(Part):
     note: str | None = Field(None, description="what a reader must know of it")
 
 
+class FailureCause(Part):
+    """Why requests failed: those with the same cause together."""
+
+    candidate: str = Field(description="whose requests; of forgetting, the suite and the side")
+    measured_on: Literal["test", "dev", "forgetting"] = Field(description="which rows")
+    count: int = Field(description="requests that failed so")
+    of: int = Field(description="requests of this candidate on these rows")
+    cause: str = Field(description="of the longest, where causes differ in their numbers alone")
+    rows: list[str] = Field(default_factory=list, description="file:line or id; the first few")
+    advice: str | None = Field(None, description="what to do about it")
+
+
 class BreakdownRow(Part):
     """The champions on a slice of the test rows, or by a further metric: exploratory."""
 
@@ -344,6 +356,9 @@ class Verdict(Part):
     test: TestSet = Field(default_factory=TestSet)
     primary: Primary = Field(default_factory=Primary)
     candidates: list[CandidateRow] = Field(default_factory=list)
+    failures: list[FailureCause] = Field(
+        default_factory=list, description="why requests failed, the commonest cause first"
+    )
     breakdown: list[BreakdownRow] = Field(
         default_factory=list,
         description="the gain by slices and further metrics (`slices`, `also`); exploratory",

@@ -81,6 +81,7 @@ class _Printer:
         self._show(self._banner())
         if any(c.score is not None for c in v.candidates):
             self._section("Candidates", self._candidates())
+        self._bullets("Failed requests", words.failure_sentences(v), style="yellow")
         self._bullets("What decides", self._decides())
         self._bullets("Slices and further metrics (exploratory)", words.breakdown_lines(v))
         self._bullets("Costs", self._costs())

@@ -20,7 +20,7 @@ from tunewise.report.document import (
 from tunewise.verdict.planning import MOST_LOOKS
 from tunewise.verdict.result import FEWEST_CLUSTERS
 from tunewise.verdict.sentence import chance
-from tunewise.words import level
+from tunewise.words import level, some_of
 
 VERDICTS: Mapping[str, str] = {
     "FINE_TUNE": "Fine-tune",
@@ -295,6 +295,18 @@ def cost_unknowns(cost: Cost) -> list[str]:
             "costs.prices: a dated price file, or usd_per_1k_requests with each candidate"
         )
     return missing
+
+
+def failure_sentences(verdict: Verdict) -> list[str]:
+    """Why requests failed: how many, of which candidate, on which rows, and what to do."""
+    found = []
+    for f in verdict.failures:
+        failed = some_of(f.count, f.of, "request")
+        text = f"{f.candidate} on {f.measured_on}: {failed} failed: {f.cause.rstrip('.')}."
+        places = fmt.places(f.rows, f.count)
+        text += f" Rows: {places}." if f.rows else ""
+        found.append(f"{text} {f.advice}" if f.advice else text)
+    return found
 
 
 def forgetting_sentence(result: ForgettingResult) -> str:
