@@ -19,13 +19,13 @@ from tunewise.report import charts, words
 from tunewise.report import format as fmt
 from tunewise.report.document import Answer, Verdict
 from tunewise.report.rows import FIRST, TestRows, confusion, for_page, histogram
+from tunewise.report.settings import settings_of, tried_of
 from tunewise.report.text import visible, visible_copy
 
 # Longer texts are cut on the page; the whole stands in the workspace's item files.
 _LONGEST_TEXT = 20_000
 _FOLD_CHARACTERS = 280
 _FOLD_LINES = 6
-_LONGEST_SETTING = 160
 
 _GROUPS = (
     ("use_case", "Use case"),
@@ -139,8 +139,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(fmt=fmt, words=words)
-    environment.filters.update(pct=lambda x: f"{x:.2f}%", setting=_setting, fold=_fold, tidy=_tidy)
+    environment.globals.update(fmt=fmt, words=words, settings_of=settings_of, tried_of=tried_of)
+    environment.filters.update(pct=lambda x: f"{x:.2f}%", fold=_fold, tidy=_tidy)
     environment.filters.update(coded=_coded, sentence=_sentence)
     return environment
 
@@ -164,16 +164,6 @@ def _coded(text: str) -> Markup:
 def _sentence(text: str) -> str:
     """With one full stop at its end."""
     return f"{text.rstrip('. ')}."
-
-
-def _setting(value: Any) -> str:
-    """What was chosen on dev, as short as it goes."""
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, int | float):
-        return fmt.plain(value)
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}…"
 
 
 def _fold(text: str) -> tuple[str | None, str]:
