@@ -113,8 +113,8 @@ def test_a_pattern_that_never_ends(tmp_path: Path) -> None:
     metric = "{name: regex, options: {pattern: '(a|aa)+$'}}"
     study = scored_study(tmp_path, metric, {"tuned": "a" * 200 + "!", "zero_shot": "aaa"}, rows=8)
     run = tunewise("run", study, "--json", cwd=tmp_path)
-    tuned, zero_shot = run.json["candidates"]
-    assert (tuned["score"], zero_shot["score"]) == (0, 0)
+    tuned, zero_shot, constant = run.json["candidates"]
+    assert (tuned["score"], zero_shot["score"], constant["constant"]) == (0, 0, True)
     (items,) = (tmp_path / "home").rglob("tuned.test.jsonl")
     assert items.read_text().count("ran out of time") == 8
     assert run.cpu_seconds < 20

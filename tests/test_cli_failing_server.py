@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,15 @@ from rich.console import Console
 
 from cli_support import jsonl, tunewise
 from tunewise.cli.progress import TerminalReporter
+
+
+class Server(ThreadingHTTPServer):
+    """The client leaves in the middle of an answer once it has seen enough of them."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Broken(BaseHTTPRequestHandler):
@@ -40,7 +50,7 @@ class Broken(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def broken() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+    with Server(("127.0.0.1", 0), Broken) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()

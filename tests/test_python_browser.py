@@ -61,7 +61,8 @@ def browser() -> Iterator[Any]:
 KINDS = ("audit", "proposal", "forecast", "train", "study", "verdict")
 WIDER = """() => [...document.querySelectorAll('.card, .card *:not(svg *)')].filter(e => {
     const b = e.getBoundingClientRect();
-    return b.width && (b.right > innerWidth + 1 || b.left < -1 || e.scrollWidth > e.clientWidth + 1
+    return b.width && !e.closest('.sideways')  // these scroll by themselves
+      && (b.right > innerWidth + 1 || b.left < -1 || e.scrollWidth > e.clientWidth + 1
       && getComputedStyle(e).display != 'inline' && e.tagName != 'svg'); })
   .map(e => e.tagName + ' ' + (e.innerText || '').slice(0, 40))"""
 # The contrast of each text with the ground that it stands on, and its size.

@@ -384,9 +384,9 @@ def export(
     overrides: SetOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write what won as files that answer: prompt, tuned weights, classifier.
+    """Write what won as files that answer by themselves.
 
-    A classifier and a constant answer need nothing but Python afterwards.
+    The prompt with its tuned weights, or a classifier or constant answer that needs only Python.
     """
     from tunewise.cli.output import put
     from tunewise.pipeline.export import export_candidate
