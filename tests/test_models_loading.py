@@ -260,3 +260,19 @@ def test_open_engine_shares_weights_and_keeps_answers(folder: Path, tmp_path: Pa
     other.close()
     with pytest.raises(ModelError, match="adapter can only be added"):
         open_engine("openai:x", adapter=folder)
+
+
+def test_a_name_that_is_nearly_right_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("models--HuggingFaceTB--SmolLM2-135M-Instruct", "models--gpt2"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ModelError) as error:
+        load_local(parse_model("HuggingFaceTB/SmolLM2-135M-Instrct"))
+    assert "there is HuggingFaceTB/SmolLM2-135M-Instruct." in str(error.value.hint)
+    with pytest.raises(ModelError) as error:
+        load_local(parse_model("somebody/something-else"))
+    assert "In the cache" not in str(error.value.hint)

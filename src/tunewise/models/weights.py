@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -89,6 +90,8 @@ def _fetched(ref: ModelRef) -> Path:
     from tunewise.models.quiet import quiet
 
     folder_hint = "Or give the folder of a copy on this machine: model: ./folder."
+    if close := _alike(ref.name, Path(constants.HF_HUB_CACHE)):
+        folder_hint += f" In the cache there is {' and '.join(close)}."
     try:
         with quiet():
             return Path(
@@ -126,6 +129,12 @@ def _fetched(ref: ModelRef) -> Path:
             where=ref.spec,
             hint=f"{do} and run again. {folder_hint}",
         ) from error
+
+
+def _alike(name: str, cache: Path) -> list[str]:
+    """Cached models whose names are nearly this one: what was meant, perhaps."""
+    there = [p.name.split("--", 1)[1].replace("--", "/") for p in cache.glob("models--*")]
+    return difflib.get_close_matches(name, there, n=2, cutoff=0.8)
 
 
 def revision_of(folder: Path, patterns: tuple[str, ...], digest_file: Path | None = None) -> str:
