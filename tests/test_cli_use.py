@@ -86,6 +86,28 @@ def test_the_printed_command_is_run_as_printed(studied: Path) -> None:
         assert command(studied, *printed, question).out == f"{answer}\n"
 
 
+def test_what_a_training_prints_answers_as_it_was_trained(tmp_path: Path) -> None:
+    rows = ["Frage;Antwort", *(f"Wie groß {i}?;Größe {i}" for i in range(20))]
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    prompt = "Answer with the size that stands in the question, and with nothing else. " * 4
+    study = {
+        "name": "sizes",
+        "model": "tunewise/tiny",
+        "prompt": prompt.strip(),
+        "data": {"examples": "rows.csv", "columns": {"input": "Frage", "output": "Antwort"}},
+        "metric": "exact_match",
+        "candidates": ["fine_tuned"],
+        "fine_tune": {"learning_rate": 0.005},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    told = command(tmp_path, "train", "study.yaml", "-q").out
+    (line,) = [x for x in told.splitlines() if x.startswith("Try it: tunewise ")]
+    printed = shlex.split(line.removeprefix("Try it: tunewise "))
+    assert printed[printed.index("--system") + 1] == prompt.strip()  # however long it is
+    for i in (3, 7, 15):
+        assert command(tmp_path, *printed, "-m", f"Wie groß {i}?").out == f"Größe {i}\n"
+
+
 @pytest.mark.parametrize("kind", ["zero_shot", "fine_tuned", "classifier", "constant"])
 def test_an_export_answers_as_in_the_study(studied: Path, tmp_path: Path, kind: str) -> None:
     out = studied / f"out-{kind}"

@@ -14,9 +14,6 @@ from rich.text import Text
 from tunewise.cli.output import Output, put
 from tunewise.report import format as fmt
 
-_SHORT = 200
-"""Characters of a system message that still fits a command line."""
-
 if TYPE_CHECKING:
     from tunewise.pipeline.alone import PlannedTraining, Tuned
     from tunewise.training.explain import Setting
@@ -72,11 +69,9 @@ def show_training(tuned: Tuned, as_json: bool) -> None:
     command = ["tunewise", "chat", str(run.model if tuned.adapter else run.tuned_model)]
     if tuned.adapter:
         command += ["--adapter", str(tuned.adapter)]
-    if tuned.instructions and len(tuned.instructions) <= _SHORT:
+    if tuned.instructions:
         command += ["--system", tuned.instructions]
     console.print(f"Try it: {shlex.join(command)}")
-    if tuned.instructions and len(tuned.instructions) > _SHORT:
-        console.print("with the system message of its rows (--system): it was learnt with it")
     if tuned.folder is not None and run.tuned_model:
         console.print("Serve models and tune more by the OpenAI API: tunewise serve")
 
