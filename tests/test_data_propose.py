@@ -171,3 +171,12 @@ def test_the_study_says_what_forgetting_does(tmp_path: Path) -> None:
     told = " ".join(comment)
     assert "veto" in told and "must_pass" in told
     assert load_study(written.path).study.forgetting == Forgetting()
+
+
+def test_a_note_in_the_study_reads_as_one_text(tmp_path: Path) -> None:
+    written = write_study(str(file(tmp_path, ["yes", "no"])), tmp_path / "study.yaml")
+    lines = [x for x in written.path.read_text().splitlines() if x.startswith("#")]
+    told = " ".join(line.removeprefix("# ") for line in lines)
+    assert written.proposal.warnings
+    for warning in written.proposal.warnings:
+        assert f"Note: {warning}" in told

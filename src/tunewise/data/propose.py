@@ -243,8 +243,9 @@ def _prompt(rows: Sequence[Example], form: str, reasons: list[str]) -> str | Non
         reasons.append(f"no `prompt`: {share} bring the same system message, which is used")
     elif not system:
         reasons.append(
-            "`prompt` says the form of the answer only: the rows bring no instructions; add in a "
-            "sentence or two what is asked, for all candidates are only as good as that"
+            "`prompt` says the form of the answer only, for the rows have no system message; if "
+            "their questions do not say what is to be done, add it in a sentence or two: all "
+            "candidates are only as good as that"
         )
         return form
     else:

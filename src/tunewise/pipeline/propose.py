@@ -67,8 +67,8 @@ def write_study(
     proposal = propose(data, columns=columns, encoding=encoding, documents=documents, model=model)
     study = _beside(proposal.study, out)
     Study.model_validate(study)  # what we write must load
-    comment = [f"# {line}" for reason in proposal.reasons for line in textwrap.wrap(reason, 96)]
-    comment += [f"# Note: {line}" for text in proposal.warnings for line in textwrap.wrap(text, 90)]
+    told = [*proposal.reasons, *(f"Note: {text}" for text in proposal.warnings)]
+    comment = [f"# {line}" for text in told for line in textwrap.wrap(text, 96)]
     body = yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100)
     for key, text in _COMMENTS.items():
         lines = "".join(f"# {line}\n" for line in textwrap.wrap(text, 96))
