@@ -126,7 +126,9 @@ def test_an_export_answers_as_in_the_study(studied: Path, tmp_path: Path, kind: 
 
 def test_what_is_no_prompt_is_not_exported(studied: Path) -> None:
     flags = ("--candidate", "few_shot", "--out", "nowhere")  # each question has its nearest shots
-    assert "alike for every question" in command(studied, "export", *QUICK, *flags, code=2).err
+    said = " ".join(command(studied, "export", *QUICK, *flags, code=2).err.split())
+    assert "alike for every question" in said
+    assert "tunewise use study.yaml --set effort=quick --candidate few_shot QUESTION" in said
     assert not (studied / "nowhere").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report_support import HOSTILE, fine_tune
+from report_support import HOSTILE, fine_tune, undecided
 from tunewise.report import format as fmt
 from tunewise.report import words
 from tunewise.report.document import Cost, Primary
@@ -227,3 +227,13 @@ def test_what_would_make_costs_known() -> None:
 )  # fmt: skip
 def test_places_name_a_file_once(rows: list[str], count: int, shown: str) -> None:
     assert fmt.places(rows, count) == shown
+
+
+def test_a_headline_s_numbers_have_a_minus_and_words_their_hyphens() -> None:
+    verdict = undecided()
+    verdict.headline = (
+        "Undecided: few-shot loses 3-4 points (95 % interval -12.7 to -0.3; from -1)."
+    )
+    assert words.headline(verdict) == (
+        "Few-shot loses 3-4 points (95 % interval −12.7 to −0.3; from −1)."
+    )

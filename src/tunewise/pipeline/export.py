@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -69,10 +70,11 @@ def _export_prompt(used: InUse, folder: Path) -> list[Path]:
         _request(used, text) == template.replace(_MARK, json.dumps(text)[1:-1]) for text in rows
     )
     if template is None or not alike or used.session.study.servers:
+        asking = ["tunewise", "use", *used.session.command, "--candidate", used.name, "QUESTION"]
         raise StudyError(
             "it is no prompt that is alike for every question, so no file can stand for it",
             where=used.name,
-            hint="Ask it where the study lies: tunewise use STUDY QUESTION",
+            hint=f"Ask it where the study lies: {shlex.join(asking)}",
         )
     model = used.spec.model or used.session.study.model
     tuned = used.folders or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,10 +94,14 @@ def reasons(verdict: Verdict) -> list[Reason]:
     return found
 
 
+_BEFORE_NUMBER = re.compile(r"(?<![^\s(])-(?=\d)")
+"""A hyphen that is a minus, of numbers in sentences that are kept in ASCII."""
+
+
 def headline(verdict: Verdict) -> str:
     """The sentence without the verdict's word, which stands above it already."""
     text = verdict.headline.removeprefix(f"{VERDICTS[verdict.verdict]}: ")
-    return text[:1].upper() + text[1:]
+    return _BEFORE_NUMBER.sub(fmt.MINUS, text[:1].upper() + text[1:])
 
 
 def method(primary: Primary) -> str | None:
